@@ -1,0 +1,125 @@
+"""Workflow persistence for Python programs that block: embedded, synchronous, and hard to kill.
+
+Importing this module loads no database driver; `open_provider` loads the one that it needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wfe_fast.errors import (
+    ActivityLostError,
+    ClaimLostError,
+    ConcurrentUpdateError,
+    ConflictError,
+    CorruptionError,
+    DefinitionChangedError,
+    DefinitionError,
+    DefinitionNotFoundError,
+    DuplicateDefinitionError,
+    DuplicateError,
+    DuplicateEventError,
+    DuplicatePointerError,
+    DuplicateSubscriptionError,
+    DuplicateWorkflowError,
+    EventNotFoundError,
+    InvalidStateError,
+    InvalidValueError,
+    NotFoundError,
+    SchemaMismatchError,
+    SerializationError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreFullError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+    SubscriptionNotFoundError,
+    WfeError,
+    WorkflowEndedError,
+    WorkflowNotFoundError,
+    WorkflowSuspendedError,
+    WorkflowTerminatedError,
+)
+from wfe_fast.persistence.models import (
+    CommandName,
+    Event,
+    EventSubscription,
+    ExecutionError,
+    ExecutionPointer,
+    Page,
+    PointerStatus,
+    ScheduledCommand,
+    WorkflowInstance,
+    WorkflowStatus,
+)
+
+if TYPE_CHECKING:
+    from wfe_fast.persistence.contract import PersistenceProvider
+
+__version__ = "0.1.0"
+
+
+def open_provider(url: str, **options: Any) -> PersistenceProvider:
+    """Open the store that `url` names.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite://:memory:``.
+        options: the keywords of the provider's class, `wfe_fast.sqlite.SqlitePersistenceProvider`.
+
+    Raises:
+        InvalidValueError: the URL's scheme is not known, or an option is wrong.
+    """
+    if not isinstance(url, str):
+        raise InvalidValueError("url", "must be text", url)
+    if url.partition(":")[0] == "sqlite":
+        from wfe_fast.sqlite import SqlitePersistenceProvider
+
+        return SqlitePersistenceProvider(url, **options)
+    raise InvalidValueError("url", "must begin with sqlite:", url)
+
+
+__all__ = [
+    "ActivityLostError",
+    "ClaimLostError",
+    "CommandName",
+    "ConcurrentUpdateError",
+    "ConflictError",
+    "CorruptionError",
+    "DefinitionChangedError",
+    "DefinitionError",
+    "DefinitionNotFoundError",
+    "DuplicateDefinitionError",
+    "DuplicateError",
+    "DuplicateEventError",
+    "DuplicatePointerError",
+    "DuplicateSubscriptionError",
+    "DuplicateWorkflowError",
+    "Event",
+    "EventNotFoundError",
+    "EventSubscription",
+    "ExecutionError",
+    "ExecutionPointer",
+    "InvalidStateError",
+    "InvalidValueError",
+    "NotFoundError",
+    "Page",
+    "PointerStatus",
+    "ScheduledCommand",
+    "SchemaMismatchError",
+    "SerializationError",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreFullError",
+    "StoreReadOnlyError",
+    "StoreUnavailableError",
+    "SubscriptionNotFoundError",
+    "WfeError",
+    "WorkflowEndedError",
+    "WorkflowInstance",
+    "WorkflowNotFoundError",
+    "WorkflowStatus",
+    "WorkflowSuspendedError",
+    "WorkflowTerminatedError",
+    "__version__",
+    "open_provider",
+]

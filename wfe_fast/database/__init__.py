@@ -1,0 +1,1 @@
+"""The database layer: connections, transactions, statements and migrations. It knows nothing of workflows."""

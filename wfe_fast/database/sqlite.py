@@ -1,0 +1,497 @@
+"""SQLite as a database for stores: one writing connection, a few reading ones, per process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import apsw
+
+from wfe_fast.clock import Duration, checked_seconds
+from wfe_fast.database.base import Work
+from wfe_fast.database.changes import ChangeSignal
+from wfe_fast.database.migrations import Migration, pending_migrations
+from wfe_fast.database.sqlite_connection import (
+    APPLICATION_ID,
+    MEMORY,
+    SqliteSession,
+    Synchronous,
+    check_identity,
+    set_up_reader,
+    set_up_writer,
+    translated,
+)
+from wfe_fast.database.writer import WriteQueue
+from wfe_fast.errors import InvalidStateError, InvalidValueError, StoreBusyError, StoreClosedError
+
+T = TypeVar("T")
+
+#: Reading connections per process. SQLite gives up the GIL while it reads, but decoding does not: more than four gained nothing.
+_READERS = 4
+
+#: The log is looked at once in so many commits, and cut where readers have kept it from being used again.
+_COMMITS_BETWEEN_LOOKS = 256
+_LONGEST_LOG = 32 * 1024 * 1024
+
+#: Seconds that a writer waits for readers when it cuts the log.
+_CUT_PATIENCE = 0.05
+
+_log = logging.getLogger("wfe_fast.database")
+
+
+def sqlite_path(target: str | os.PathLike[str]) -> str:
+    """The path that a path or a ``sqlite:`` URL names: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://:memory:``.
+
+    Raises:
+        InvalidValueError: it is neither, or names no file.
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        raise InvalidValueError("path", "must be a path or a sqlite: URL", target)
+    path = os.fspath(target)
+    if not isinstance(path, str):
+        raise InvalidValueError("path", "must be text", target)
+    if path.startswith("sqlite:"):
+        path = _path_of_url(path)
+    if not path or "\0" in path:
+        raise InvalidValueError("path", "must name a file", target)
+    return path
+
+
+def _path_of_url(url: str) -> str:
+    if url in ("sqlite://:memory:", "sqlite:///:memory:", "sqlite::memory:", "sqlite://"):
+        return MEMORY
+    parts = urlsplit(url)
+    if parts.netloc or parts.query or parts.fragment or not parts.path.startswith("/"):
+        raise InvalidValueError(
+            "url", "must look like sqlite:///relative.db, sqlite:////absolute.db or sqlite://:memory:", url
+        )
+    return unquote(parts.path[1:])
+
+
+class Block:
+    """A transaction that a thread holds open over several operations."""
+
+    def __init__(self, session: SqliteSession) -> None:
+        self.session = session
+        self.thread = threading.get_ident()
+        self.failure: BaseException | None = None
+        self.open = True
+
+    def run(self, work: Work[T], args: tuple[Any, ...]) -> T:
+        """Run an operation in this transaction.
+
+        A refusal that has written nothing leaves the block usable; anything else has rolled all of it back.
+
+        Raises:
+            InvalidStateError: the block has ended, failed, or belongs to another thread.
+        """
+        if not self.open:
+            raise InvalidStateError("the transaction has ended")
+        if self.thread != threading.get_ident():
+            raise InvalidStateError("the transaction belongs to another thread")
+        if self.failure is not None:
+            raise InvalidStateError(f"the transaction was rolled back: {self.failure}") from self.failure
+        session = self.session
+        before = session.total_changes()
+        try:
+            return work(session, *args)
+        except BaseException as error:
+            ours = translated(error, session.path) if isinstance(error, apsw.Error) else error
+            if isinstance(error, apsw.Error) or session.total_changes() != before or not session.in_transaction():
+                self.failure = ours
+                session.rollback()
+            if ours is error:
+                raise
+            raise ours from error
+
+
+class SqliteDatabase:
+    """A database file (or ``:memory:``) with its connections. Threads share it; a forked child opens its own connections.
+
+    Args:
+        target: a path, ``":memory:"`` or a ``sqlite:`` URL.
+        synchronous: ``"normal"``: a commit survives a killed process; a power cut may lose the last ones, never consistency.
+            ``"full"``: a commit is on the disk before the call returns; concurrent writers share the fsync.
+        busy_timeout: how long a call waits for another writer.
+    """
+
+    def __init__(
+        self, target: str | os.PathLike[str], *, synchronous: Synchronous = "normal", busy_timeout: Duration = 10.0
+    ) -> None:
+        self.path = sqlite_path(target)
+        if synchronous not in ("normal", "full"):
+            raise InvalidValueError("synchronous", 'must be "normal" or "full"', synchronous)
+        self._synchronous: Synchronous = synchronous
+        self._busy_timeout = checked_seconds(busy_timeout, "busy_timeout")
+        self._in_memory = self.path == MEMORY
+        if not self._in_memory:
+            # A later chdir must not lead a new connection to another file.
+            self.path = os.path.abspath(self.path)
+        self._closed = False
+        self._forked = False
+        self._fork_quiet = False
+        self._start()
+        try:
+            self.locked(self._writer_session)
+        except BaseException:
+            self.close()
+            raise
+        _databases.add(self)
+
+    def _start(self) -> None:
+        """Begin without any connection: in a new object, and in a forked child."""
+        self._writer: SqliteSession | None = None
+        self._watcher: SqliteSession | None = None
+        self._idle: deque[SqliteSession] = deque()
+        self._reader_count = 0
+        self._reader_returned = threading.Condition()
+        self._block: Block | None = None
+        self._commits = 0
+        self._queue = WriteQueue(self._writer_session, self._committed, self._busy_timeout, self._busy)
+        self.changes = ChangeSignal(None if self._in_memory else self._data_version)
+
+    # -- what operations need ------------------------------------------------------------------------------------------------------
+
+    def write(self, work: Work[T], *args: Any) -> T:
+        """Run ``work(session, *args)`` in a transaction, or in the thread's open block. May run it again after a rollback."""
+        block = self._block
+        if block is not None and block.thread == threading.get_ident():
+            return block.run(work, args)
+        try:
+            return self._queue.write(work, args)
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+
+    def read(self, work: Work[T], *args: Any) -> T:
+        """Run ``work(session, *args)``, which makes a single query, on a snapshot or in the thread's open block."""
+        block = self._block
+        if block is not None and block.thread == threading.get_ident():
+            return block.run(work, args)
+        if self._in_memory:
+            return self.locked(lambda: work(self._writer_session(), *args))
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = self._reader_session()
+        try:
+            return work(session, *args)
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+        finally:
+            self._return(session)
+
+    def snapshot(self, work: Work[T], *args: Any) -> T:
+        """`read` for an operation of several queries: all see one snapshot."""
+        result: T = self.read(_in_snapshot, work, args)
+        return result
+
+    @contextmanager
+    def block(self) -> Iterator[Block]:
+        """A transaction over all operations of this thread until it ends.
+
+        Raises:
+            InvalidStateError: the thread is in a block already, or the block is left normally though it was rolled back.
+        """
+        if self.in_block():
+            raise InvalidStateError("this thread is in a transaction block already")
+        try:
+            self._queue.acquire()
+            try:
+                session = self._writer_session()
+                session.begin()
+                block = self._block = Block(session)
+                try:
+                    yield block
+                    if block.failure is not None:
+                        raise InvalidStateError(
+                            f"the transaction was rolled back: {block.failure}; nothing of it was stored"
+                        ) from block.failure
+                    session.commit()
+                finally:
+                    self._block = None
+                    block.open = False
+                    session.rollback()
+                self._committed()
+            finally:
+                self._queue.release()
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+
+    def in_block(self) -> bool:
+        """Whether this thread has a block open."""
+        block = self._block
+        return block is not None and block.thread == threading.get_ident()
+
+    def locked(self, call: Callable[[], T]) -> T:
+        """Run `call` as the owner of the writing connection, outside a transaction."""
+        try:
+            self._queue.acquire()
+            try:
+                return call()
+            finally:
+                self._queue.release()
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+
+    # -- connections ---------------------------------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StoreClosedError
+        if self.path in _unsafe_paths or (self._in_memory and self._forked):
+            raise InvalidStateError(
+                f"{self.path}: a database in memory does not follow a fork"
+                if self._in_memory
+                else f"{self.path}: the process was forked while the database was in use; open it in a process of its own"
+            )
+
+    def _writer_session(self) -> SqliteSession:
+        """The writing connection. For the queue's owner only."""
+        session = self._writer
+        if session is None:
+            self._check_usable()
+            session = SqliteSession(self.path, self._busy_timeout)
+            try:
+                check_identity(session)
+                set_up_writer(session, self._synchronous, self._busy_timeout)
+            except BaseException:
+                session.close()
+                raise
+            self._writer = session
+        return session
+
+    def _reader_session(self) -> SqliteSession:
+        """A reading connection that nobody uses, as soon as there is one."""
+        deadline = time.monotonic() + self._busy_timeout
+        with self._reader_returned:
+            while True:
+                self._check_usable()
+                try:
+                    return self._idle.pop()
+                except IndexError:
+                    if self._reader_count < _READERS:
+                        break
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise self._busy()
+                # In slices, because a reader is returned without this lock and its notification may just miss us.
+                self._reader_returned.wait(min(left, 0.01))
+            self._reader_count += 1
+        return self._open_reader()
+
+    def _open_reader(self) -> SqliteSession:
+        try:
+            session = SqliteSession(self.path, self._busy_timeout)
+            set_up_reader(session)
+        except BaseException as error:
+            with self._reader_returned:
+                self._reader_count -= 1
+            if isinstance(error, apsw.Error):
+                raise translated(error, self.path) from error
+            raise
+        return session
+
+    def _return(self, session: SqliteSession) -> None:
+        if self._closed:
+            session.close()
+            return
+        self._idle.append(session)
+        if self._reader_count == _READERS:
+            with self._reader_returned:
+                self._reader_returned.notify()
+
+    def _data_version(self) -> int:
+        """A number that changes when any other connection commits. Called by one thread at a time."""
+        self._check_usable()
+        if self._watcher is None:
+            self._watcher = SqliteSession(self.path, self._busy_timeout)
+        try:
+            row = self._watcher.one("PRAGMA data_version")
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+        return int(row[0]) if row else 0
+
+    def _busy(self) -> StoreBusyError:
+        return StoreBusyError(self.path, "other threads hold the database for longer than busy_timeout")
+
+    def _committed(self) -> None:
+        """After each commit, by the queue's owner."""
+        self.changes.bump()
+        self._commits += 1
+        if self._commits % _COMMITS_BETWEEN_LOOKS == 0 and not self._in_memory:
+            self._cut_log()
+
+    def _cut_log(self) -> None:
+        """Start the log anew where it has grown: SQLite does so by itself only in a moment without a reader, which under
+        constant reading never comes. New readers are not held up; those in the old log are waited for."""
+        try:
+            if os.stat(f"{self.path}-wal").st_size > _LONGEST_LOG and self._writer is not None:
+                with self._writer.patience(_CUT_PATIENCE):
+                    self._writer.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (OSError, apsw.Error):
+            # The commit before is done and must not be reported as failed. A long reader of another program passes, and the next look
+            # comes; whatever else it is, the next write meets it, too.
+            _log.debug("the log of %s could not be cut", self.path, exc_info=True)
+
+    # -- life ----------------------------------------------------------------------------------------------------------------------
+
+    def migrate(self, line: str, migrations: tuple[Migration, ...]) -> None:
+        """Bring the tables of `line` up to date. Idempotent, safe when many processes do it at once.
+
+        Raises:
+            SchemaMismatchError: a newer release has been here; nothing was changed.
+        """
+        if self.in_block():
+            raise InvalidStateError("the store cannot be migrated inside a transaction block")
+        if self.read(_pending, line, migrations, self.path):
+            self.write(_migrate, line, migrations, self.path)
+
+    def close(self) -> None:
+        """Close all connections. A second call is harmless.
+
+        Raises:
+            InvalidStateError: this thread has a block open.
+        """
+        if self.in_block():
+            raise InvalidStateError("the store cannot be closed inside a transaction block")
+        if self._closed:
+            return
+        self._queue.acquire()
+        try:
+            self._closed = True
+            self._close_connections()
+        finally:
+            self._queue.release()
+        self.changes.bump()
+
+    def _close_connections(self) -> None:
+        """Close what nobody uses; a reader in use is closed when it is returned. By the queue's owner."""
+        while self._idle:
+            self._idle.pop().close()
+        self.changes.lock()
+        try:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
+        finally:
+            self.changes.unlock()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    # -- fork ----------------------------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Let nothing be under way on any connection while the process is copied."""
+        self._fork_quiet = False
+        if self._closed or self.in_block():
+            return
+        try:
+            self._queue.acquire()
+        except StoreBusyError:
+            return
+        deadline = time.monotonic() + self._busy_timeout
+        while len(self._idle) < self._reader_count and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        self._fork_quiet = len(self._idle) == self._reader_count
+        self.changes.lock()
+        if not self._fork_quiet:
+            self._after_fork_release()
+
+    def _after_fork_release(self) -> None:
+        self.changes.unlock()
+        self._queue.release()
+
+    def after_fork_in_parent(self) -> None:
+        if self._fork_quiet:
+            self._after_fork_release()
+
+    def after_fork_in_child(self) -> None:
+        """Drop the parent's connections and begin without any.
+
+        They are closed, not leaked: SQLite keeps the locks of a file once per process, and the copy of that record says that this process
+        holds locks which only the parent holds. A new connection would build on it, and another process could delete the log under
+        it. Closing is safe where `before_fork` saw to it that nothing was under way; where it could not, the child may not open the file.
+        """
+        self._forked = True
+        connections = [session for session in (self._writer, self._watcher, *self._idle) if session is not None]
+        self._start()
+        if self._in_memory or self.path in _unsafe_paths:
+            _leaked.extend(connections)
+        else:
+            for session in connections:
+                session.close()
+
+    @property
+    def fork_unsafe(self) -> bool:
+        """Whether something was under way when the process was copied."""
+        return not (self._closed or self._in_memory or self._fork_quiet)
+
+
+def _in_snapshot(session: SqliteSession, work: Work[T], args: tuple[Any, ...]) -> T:
+    if session.in_transaction():
+        return work(session, *args)
+    session.begin_snapshot()
+    try:
+        return work(session, *args)
+    finally:
+        session.rollback()
+
+
+def _pending(session: SqliteSession, line: str, migrations: tuple[Migration, ...], path: str) -> tuple[Migration, ...]:
+    if not session.one("SELECT 1 FROM sqlite_schema WHERE name = 'wfe_fast_migrations'"):
+        return migrations
+    applied = session.all("SELECT version, checksum FROM wfe_fast_migrations WHERE line = ? ORDER BY version", (line,))
+    return pending_migrations(line, migrations, [(row[0], row[1]) for row in applied], path)
+
+
+def _migrate(session: SqliteSession, line: str, migrations: tuple[Migration, ...], path: str) -> None:
+    # Another process may have come first, with another program's tables even: looked at again under the lock.
+    check_identity(session)
+    session.run(f"PRAGMA application_id = {APPLICATION_ID}")
+    session.run(
+        "CREATE TABLE IF NOT EXISTS wfe_fast_migrations (line TEXT NOT NULL, version INTEGER NOT NULL, name TEXT NOT NULL, "
+        "checksum TEXT NOT NULL, applied_at INTEGER NOT NULL, PRIMARY KEY (line, version)) STRICT"
+    )
+    for migration in _pending(session, line, migrations, path):
+        session.run(migration.sql)
+        session.run(
+            "INSERT INTO wfe_fast_migrations (line, version, name, checksum, applied_at) VALUES (?, ?, ?, ?, ?)",
+            (line, migration.version, migration.name, migration.checksum, time.time_ns() // 1000),
+        )
+
+
+_databases: weakref.WeakSet[SqliteDatabase] = weakref.WeakSet()
+
+#: Connections of a parent that a child could not close safely. Kept for ever: collecting them would close them.
+_leaked: list[SqliteSession] = []
+
+#: Files that were in use when this process was forked off.
+_unsafe_paths: set[str] = set()
+
+if hasattr(os, "register_at_fork"):
+    _forking: list[SqliteDatabase] = []
+
+    def _before_fork() -> None:
+        _forking[:] = list(_databases)
+        for database in _forking:
+            database.before_fork()
+
+    def _after_fork_in_parent() -> None:
+        for database in _forking:
+            database.after_fork_in_parent()
+
+    def _after_fork_in_child() -> None:
+        _unsafe_paths.update(database.path for database in _forking if database.fork_unsafe)
+        for database in _forking:
+            database.after_fork_in_child()
+
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

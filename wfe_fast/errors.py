@@ -1,0 +1,313 @@
+"""Every error that wfe-fast raises, as one tree.
+
+::
+
+    WfeError
+    ├── InvalidValueError (ValueError)       an argument or a field has a wrong value; nothing was written
+    ├── SerializationError (ValueError)      a value that JSON cannot hold, or stored JSON that does not fit its type
+    ├── InvalidStateError (RuntimeError)     the call does not fit the state of the object
+    │   └── StoreClosedError
+    ├── NotFoundError (LookupError)
+    │   ├── WorkflowNotFoundError  EventNotFoundError  SubscriptionNotFoundError  DefinitionNotFoundError
+    ├── DuplicateError
+    │   ├── DuplicateWorkflowError  DuplicatePointerError  DuplicateEventError
+    │   └── DuplicateSubscriptionError  DuplicateDefinitionError
+    ├── ConflictError
+    │   ├── ConcurrentUpdateError            another writer came first
+    │   ├── ClaimLostError                   the lease was taken over
+    │   └── ActivityLostError                another worker took the activity
+    ├── StoreUnavailableError                the database cannot serve the call now; nothing of it was stored
+    │   ├── StoreBusyError  StoreFullError  StoreReadOnlyError
+    ├── SchemaMismatchError                  not our database, or of a newer version; it was left as it is
+    ├── CorruptionError                      the database, or a value in it, is damaged
+    ├── DefinitionError                      a mistake in a workflow definition
+    │   └── DefinitionChangedError           stored work does not fit the definition
+    └── WorkflowEndedError                   a workflow did not end as its caller waited for
+        └── WorkflowTerminatedError  WorkflowSuspendedError
+
+Each error keeps its facts in attributes, makes its message of them, and survives pickling. Where a driver's exception was the
+cause, it is the ``__cause__``; no driver exception reaches a caller by itself.
+"""
+
+from __future__ import annotations
+
+_SHOWN = 80
+
+
+def _shown(value: object) -> str:
+    """A value's repr, cut so that a message stays readable."""
+    try:
+        text = repr(value)
+    except Exception as error:  # a caller's own __repr__ must not hide the error that we are about to report
+        text = f"<{type(value).__name__} whose repr failed: {type(error).__name__}>"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+class WfeError(Exception):
+    """Base of every error of this library."""
+
+    def _message(self) -> str:
+        return " ".join(str(arg) for arg in self.args)
+
+    def __str__(self) -> str:
+        return self._message()
+
+
+class InvalidValueError(WfeError, ValueError):
+    """A value was refused before anything was written. `field` names it, `problem` says what is wrong, `value` is its repr."""
+
+    def __init__(self, field: str, problem: str, value: object = None) -> None:
+        # The repr is kept, not the value: a value that was refused may well be one that cannot be pickled.
+        shown = value if isinstance(value, _Shown) else _Shown(_shown(value))
+        super().__init__(field, problem, shown)
+        self.field = field
+        self.problem = problem
+        self.value = str(shown)
+
+    def _message(self) -> str:
+        return f"{self.field}: {self.problem} (got {self.value})"
+
+
+class _Shown(str):
+    """A repr that was taken already (so that unpickling an error does not take the repr of a repr)."""
+
+    __slots__ = ()
+
+
+class SerializationError(WfeError, ValueError):
+    """A value is not JSON (NaN, NUL, bytes, a set, a key that is not text, …), or stored JSON does not fit its type."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field = field
+        self.problem = problem
+
+    def _message(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+class InvalidStateError(WfeError, RuntimeError):
+    """The call does not fit the state of the object, for example a transaction that has ended."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class StoreClosedError(InvalidStateError):
+    """The store was closed."""
+
+    def __init__(self, problem: str = "the store is closed") -> None:
+        super().__init__(problem)
+
+
+class NotFoundError(WfeError, LookupError):
+    """Something with this id is not there. `kind` says what, `id` which."""
+
+    kind = "item"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.id = id
+
+    def _message(self) -> str:
+        return f"no {self.kind} {_shown(self.id)}"
+
+
+class WorkflowNotFoundError(NotFoundError):
+    """No workflow has this id (or name)."""
+
+    kind = "workflow"
+
+
+class EventNotFoundError(NotFoundError):
+    """No event has this id."""
+
+    kind = "event"
+
+
+class SubscriptionNotFoundError(NotFoundError):
+    """No subscription has this id, it was terminated, or the given token does not hold it."""
+
+    kind = "subscription"
+
+
+class DefinitionNotFoundError(NotFoundError):
+    """No workflow definition is registered under this id (and version)."""
+
+    kind = "definition"
+
+    def __init__(self, id: str, version: int | None = None) -> None:
+        super().__init__(id)
+        self.args = (id, version)
+        self.version = version
+
+    def _message(self) -> str:
+        suffix = "" if self.version is None else f" version {self.version}"
+        return f"no definition {_shown(self.id)}{suffix}"
+
+
+class DuplicateError(WfeError):
+    """Something with this `id` is there already; nothing was stored. `field` is what has to be unique."""
+
+    kind = "item"
+
+    def __init__(self, id: str, field: str = "id") -> None:
+        super().__init__(id, field)
+        self.id = id
+        self.field = field
+
+    def _message(self) -> str:
+        return f"{self.kind} with {self.field} {_shown(self.id)} exists already"
+
+
+class DuplicateWorkflowError(DuplicateError):
+    """A workflow with this id or name exists. `field` is ``"id"`` or ``"name"``."""
+
+    kind = "workflow"
+
+
+class DuplicatePointerError(DuplicateError):
+    """Two execution pointers would share one id."""
+
+    kind = "execution pointer"
+
+
+class DuplicateEventError(DuplicateError):
+    """An event with this id exists."""
+
+    kind = "event"
+
+
+class DuplicateSubscriptionError(DuplicateError):
+    """A subscription with this id exists."""
+
+    kind = "subscription"
+
+
+class DuplicateDefinitionError(DuplicateError):
+    """Another definition is registered under the same id and version."""
+
+    kind = "definition"
+
+
+class ConflictError(WfeError):
+    """Somebody else changed or took what the caller was working on; nothing was written."""
+
+    kind = "item"
+    problem = "was changed by another writer"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(id)
+        self.id = id
+
+    def _message(self) -> str:
+        return f"{self.kind} {_shown(self.id)} {self.problem}"
+
+
+class ConcurrentUpdateError(ConflictError):
+    """The workflow was changed since it was loaded."""
+
+    kind = "workflow"
+    problem = "was changed since it was loaded"
+
+
+class ClaimLostError(ConflictError):
+    """The lease ran out and another worker took the workflow over."""
+
+    kind = "workflow"
+    problem = "was taken over by another claim"
+
+
+class ActivityLostError(ConflictError):
+    """The activity's lease ran out and another worker took it over, or its workflow no longer waits."""
+
+    kind = "activity"
+    problem = "was taken over by another worker or is no longer wanted"
+
+
+class StoreUnavailableError(WfeError):
+    """The database at `store` cannot serve the call now. What the call would have written was not written."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(store, problem)
+        self.store = store
+        self.problem = problem
+
+    def _message(self) -> str:
+        return f"{self.store}: {self.problem}"
+
+
+class StoreBusyError(StoreUnavailableError):
+    """Another writer held the database for longer than `busy_timeout`. Safe to try again."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """The disk, the quota or the database's own size limit is full."""
+
+
+class StoreReadOnlyError(StoreUnavailableError):
+    """The database file or its folder may not be written."""
+
+
+class SchemaMismatchError(WfeError):
+    """The database at `store` is not one of ours, or a newer version made it. Nothing in it was changed."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(store, problem)
+        self.store = store
+        self.problem = problem
+
+    def _message(self) -> str:
+        return f"{self.store}: {self.problem}"
+
+
+class CorruptionError(WfeError):
+    """The database at `store` is damaged: a page, or a value that cannot have been written by this library."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(store, problem)
+        self.store = store
+        self.problem = problem
+
+    def _message(self) -> str:
+        return f"{self.store}: {self.problem}"
+
+
+class DefinitionError(WfeError):
+    """A workflow definition is not well-formed."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class DefinitionChangedError(DefinitionError):
+    """A stored execution pointer does not fit the definition that is registered under its workflow's id and version."""
+
+
+class WorkflowEndedError(WfeError):
+    """A workflow did not end as its caller waited for."""
+
+    problem = "ended"
+
+    def __init__(self, workflow_id: str, reason: str | None = None) -> None:
+        super().__init__(workflow_id, reason)
+        self.workflow_id = workflow_id
+        self.reason = reason
+
+    def _message(self) -> str:
+        suffix = "" if self.reason is None else f": {self.reason}"
+        return f"workflow {_shown(self.workflow_id)} {self.problem}{suffix}"
+
+
+class WorkflowTerminatedError(WorkflowEndedError):
+    """The workflow was terminated."""
+
+    problem = "was terminated"
+
+
+class WorkflowSuspendedError(WorkflowEndedError):
+    """The workflow is suspended and will not go on by itself."""
+
+    problem = "is suspended"

@@ -1,0 +1,1 @@
+"""Contract A: workflows, execution pointers, events, subscriptions, scheduled commands and errors."""

@@ -1,0 +1,117 @@
+"""Subscriptions, and the tokens under which outside workers take them."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from typing import Any
+
+from wfe_fast.clock import Duration
+from wfe_fast.database.base import Row, Session, UniqueViolation
+from wfe_fast.errors import DuplicateSubscriptionError, SubscriptionNotFoundError
+from wfe_fast.persistence.claims import lease_micros
+from wfe_fast.persistence.events import EventMethods
+from wfe_fast.persistence.models import EventSubscription
+from wfe_fast.persistence.operations import all_rows, one, run
+from wfe_fast.persistence.rows import json_text, micros, optional_micros, subscription_from, subscription_row
+from wfe_fast.persistence.validation import check_address, check_name, check_optional_name
+
+
+class SubscriptionMethods(EventMethods):
+    """See `contract.SubscriptionOperations`."""
+
+    def create_event_subscription(self, subscription: EventSubscription) -> str:
+        row = subscription_row(subscription)
+        try:
+            self._write(run, self._sql.create_event_subscription, row)
+        except UniqueViolation as error:
+            raise DuplicateSubscriptionError(row[0]) from error
+        subscription.id = row[0]
+        return subscription.id
+
+    def get_subscriptions(self, event_name: str, event_key: str, as_of: datetime) -> list[EventSubscription]:
+        params = (*check_address(event_name, event_key), micros(as_of, "as_of"))
+        return [subscription_from(row) for row in self._read(all_rows, self._sql.get_subscriptions, params)]
+
+    def get_first_open_subscription(self, event_name: str, event_key: str, as_of: datetime) -> EventSubscription | None:
+        params = (*check_address(event_name, event_key), micros(as_of, "as_of"), self._now())
+        row = self._read(one, self._sql.get_first_open_subscription, params)
+        return None if row is None else subscription_from(row)
+
+    def get_subscription(self, id: str) -> EventSubscription:
+        row = self._read(one, self._sql.get_subscription, (check_name(id, "id", empty=True),))
+        if row is None:
+            raise SubscriptionNotFoundError(id)
+        return subscription_from(row)
+
+    def set_subscription_token(self, id: str, token: str, worker_id: str, expiry: datetime | None) -> bool:
+        params = (
+            check_name(id, "id", empty=True),
+            check_name(token, "token"),
+            check_name(worker_id, "worker_id", empty=True),
+            optional_micros(expiry, "expiry"),
+        )
+        return self._write(self._set_token, params)
+
+    def _set_token(self, session: Session, params: Row) -> bool:
+        if session.run(self._sql.set_subscription_token, (*params, self._now())):
+            return True
+        if session.one(self._sql.get_subscription, params[:1]) is None:
+            raise SubscriptionNotFoundError(params[0])
+        return False
+
+    def clear_subscription_token(self, id: str, token: str) -> None:
+        params = (check_name(id, "id", empty=True), check_name(token, "token"))
+        if not self._write(run, self._sql.clear_subscription_token, params):
+            raise SubscriptionNotFoundError(id)
+
+    def terminate_subscription(self, id: str) -> None:
+        if not self._write(run, self._sql.terminate_subscription, (check_name(id, "id", empty=True),)):
+            raise SubscriptionNotFoundError(id)
+
+    def subscriptions_of(self, workflow_id: str, pointer_id: str | None = None) -> list[EventSubscription]:
+        params = (check_name(workflow_id, "workflow_id", empty=True), check_optional_name(pointer_id, "pointer_id"))
+        return [subscription_from(row) for row in self._read(all_rows, self._sql.subscriptions_of, params)]
+
+    def drop_subscriptions(self, workflow_id: str, pointer_id: str | None = None) -> int:
+        params = (check_name(workflow_id, "workflow_id", empty=True), check_optional_name(pointer_id, "pointer_id"))
+        return self._write(run, self._sql.drop_subscriptions, params)
+
+    # -- activities ------------------------------------------------------------------------------------------------------------
+
+    def claim_subscription(
+        self, event_name: str, event_key: str, worker_id: str, lease: Duration
+    ) -> EventSubscription | None:
+        address = check_address(event_name, event_key)
+        check_name(worker_id, "worker_id")
+        length = lease_micros(lease)
+        # As for workflows: an idle worker costs a read.
+        if not self._in_block() and self._read(one, self._sql.open_subscription, (*address, self._now())) is None:
+            return None
+        row = self._write(self._claim_open, address, worker_id, length)
+        return None if row is None else subscription_from(row)
+
+    def _claim_open(self, session: Session, address: Row, worker_id: str, length: int) -> Row | None:
+        now = self._now()
+        found = session.one(self._sql.open_subscription, (*address, now))
+        if found is None:
+            return None
+        session.run(self._sql.claim_subscription, (found[0], secrets.token_hex(16), worker_id, now + length))
+        return session.one(self._sql.get_subscription, found)
+
+    def renew_subscription(self, id: str, token: str, lease: Duration) -> bool:
+        params = (check_name(id, "id", empty=True), check_name(token, "token"))
+        return self._write(self._renew_subscription, params, lease_micros(lease))
+
+    def _renew_subscription(self, session: Session, params: Row, length: int) -> bool:
+        return session.run(self._sql.renew_subscription, (*params, self._now() + length)) == 1
+
+    def complete_subscription(self, id: str, token: str, event_data: Any) -> None:
+        params = (check_name(id, "id", empty=True), check_name(token, "token"))
+        self._write(self._complete, params, json_text(event_data, "event_data"))
+
+    def _complete(self, session: Session, params: Row, data: str) -> None:
+        subscription = session.one(self._sql.subscription_held, params)
+        if subscription is None:
+            raise SubscriptionNotFoundError(params[0])
+        self._deliver(session, subscription, None, self._now(), data)

@@ -1,0 +1,5 @@
+"""All that one needs for SQLite."""
+
+from wfe_fast.persistence.sqlite import SqlitePersistenceProvider
+
+__all__ = ["SqlitePersistenceProvider"]

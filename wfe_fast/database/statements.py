@@ -9,9 +9,10 @@
     -- part: runnable
     status = 'Runnable' AND …
 
-A part is text that several statements share; they name it as ``{runnable}``. The head names the statement and its parameters in the order in which the code binds them; the text uses them as ``:name``. At import
-the names become the driver's placeholders, and the files are checked against the class that declares the statements: a
-statement that nobody declares, a declaration without statement, an unknown or unused parameter is an error then, not at run time.
+A part is text that several statements share; they name it as ``{runnable}``. The head names the statement and its parameters in the
+order in which the code binds them; the text uses them as ``:name``. At import the names become the driver's placeholders, and
+the files are checked against the class that declares the statements: a statement that nobody declares, a declaration without
+statement, an unknown or unused parameter is an error then, not at run time.
 """
 
 from __future__ import annotations

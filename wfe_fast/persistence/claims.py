@@ -11,8 +11,8 @@ from wfe_fast.database.base import Row, Session
 from wfe_fast.persistence.memory import memory_of
 from wfe_fast.persistence.models import WorkflowInstance
 from wfe_fast.persistence.operations import Operations
-from wfe_fast.persistence.rows import json_list, workflow_from
-from wfe_fast.persistence.validation import check_definitions, check_limit, check_model, check_name
+from wfe_fast.persistence.rows import json_list
+from wfe_fast.persistence.validation import check_definitions, check_limit, check_model, check_name, check_sequence
 
 _MICROS = 1_000_000
 
@@ -38,7 +38,7 @@ class ClaimMethods(Operations):
         if not self._in_block() and not self._read(self._claimable, due, pairs, 1):
             return []
         rows = self._write(self._claim, worker_id, due, pairs, limit, length)
-        return [workflow_from(row, self._store, claimed=True) for row in rows]
+        return [self._loaded(row, claimed=True) for row in rows]
 
     def _claimable(self, session: Session, due: int, pairs: str | None, limit: int) -> list[Row]:
         now = self._now()
@@ -61,36 +61,43 @@ class ClaimMethods(Operations):
         return rows
 
     def renew_claims(self, instances: Iterable[WorkflowInstance], lease: Duration = 30.0) -> list[WorkflowInstance]:
-        checked = [check_model(item, WorkflowInstance, f"instances[{i}]") for i, item in enumerate(instances)]
+        checked = check_sequence(instances, WorkflowInstance, "instances")
         length = lease_micros(lease)
         claims = [self._claim_of(instance) for instance in checked]
         held = [claim for claim in claims if claim is not None]
-        renewed = self._write(self._renew, held, length) if held else []
+        if held:
+            renewed = self._write(self._renew, held, length)
+        else:
+            renewed = []
+            self._check_usable()
         kept = dict(zip(held, renewed, strict=True))
         return [item for item, claim in zip(checked, claims, strict=True) if claim is None or not kept[claim]]
 
-    def _renew(self, session: Session, claims: list[tuple[int, str, int]], length: int) -> list[bool]:
+    def _renew(self, session: Session, claims: list[tuple[int, int]], length: int) -> list[bool]:
         until = self._now() + length
         return [session.run(self._sql.renew_claim, (*claim, until)) == 1 for claim in claims]
 
     def release_claim(self, instance: WorkflowInstance) -> None:
         claim = self._claim_of(check_model(instance, WorkflowInstance, "instance"))
         if claim is None:
+            self._check_usable()
             return
-        self._write(self._release, claim)
+        released = self._write(self._release, claim)
         memory = memory_of(instance)
-        if memory is not None:
+        if (
+            released and memory is not None
+        ):  # an instance whose claim is lost must not persist as if it had never had one
             self._remember(instance, replace(memory, fence=None, claims_without_commit=0))
 
-    def _release(self, session: Session, claim: tuple[int, str, int]) -> None:
-        session.run(self._sql.release_claim, (*claim, self._now() // 1000))
+    def _release(self, session: Session, claim: tuple[int, int]) -> bool:
+        return session.run(self._sql.release_claim, (*claim, self._now() // 1000)) == 1
 
     @staticmethod
-    def _claim_of(instance: WorkflowInstance) -> tuple[int, str, int] | None:
+    def _claim_of(instance: WorkflowInstance) -> tuple[int, int] | None:
         memory = memory_of(instance)
         if memory is None or memory.fence is None:
             return None
-        return memory.seq, instance.id, memory.fence
+        return memory.seq, memory.fence
 
 
 def lease_micros(lease: Duration) -> int:

@@ -63,6 +63,8 @@ class CommandMethods(Operations):
         rows = [error_row(error, f"errors[{index}]") for index, error in enumerate(checked)]
         if rows:
             self._write(self._add_errors, rows)
+        else:
+            self._check_usable()
 
     def _add_errors(self, session: Session, rows: list[Row]) -> None:
         session.run_many(self._sql.persist_error, rows)

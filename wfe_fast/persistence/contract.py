@@ -4,7 +4,8 @@ Common to all methods:
 
 - They block, may be called from any thread, and are **atomic**: all of a call is stored, or nothing.
 - Arguments are checked before anything is written. `InvalidValueError` = a wrong kind, a naive datetime, text where an enum is meant, out
-  of range; `SerializationError` = not JSON (NaN, NUL, a lone surrogate, bytes, a set, a tuple, a Decimal, a key that is not text). Both name the field.
+  of range; `SerializationError` = not JSON (NaN, NUL, a lone surrogate, bytes, a set, a tuple, a Decimal, a key that is not text). Both
+  name the field.
 - `StoreClosedError` after `close()`, `StoreUnavailableError` where the database cannot serve the call now (nothing of it was stored),
   `CorruptionError` where it is damaged.
 - Datetimes are aware and come back in UTC, to the microsecond. Durations are seconds (a number) or a timedelta. `next_execution` and

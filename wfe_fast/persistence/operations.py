@@ -9,6 +9,7 @@ from wfe_fast.clock import Clock, to_micros
 from wfe_fast.database.base import Row, Session, Work
 from wfe_fast.persistence.memory import Memory
 from wfe_fast.persistence.models import WorkflowInstance
+from wfe_fast.persistence.rows import workflow_from
 from wfe_fast.persistence.statements import Statements
 
 T = TypeVar("T")
@@ -48,9 +49,23 @@ class Operations(ABC):
     def _in_block(self) -> bool:
         """Whether a caller's transaction is open in this thread."""
 
+    def _loaded(self, row: Row, *, claimed: bool = False) -> WorkflowInstance:
+        """The workflow of a row that was read (and claimed) just now."""
+        instance, memory = workflow_from(row, self._store, claimed=claimed)
+        self._remember(instance, memory)
+        return instance
+
+    def _check_usable(self) -> None:
+        """Raise what any call raises where the store is closed or the transaction has ended: for calls that have nothing to do."""
+        self._read(_nothing)
+
     def _now(self) -> int:
         """Now, in microseconds."""
         return to_micros(self._clock())
+
+
+def _nothing(session: Session) -> None:
+    """An operation that asks nothing."""
 
 
 def run(session: Session, sql: str, params: Row) -> int:

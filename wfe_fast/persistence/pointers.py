@@ -1,6 +1,7 @@
 """Execution pointers as stored lines, and the smallest set of writes that turns the stored ones into the given ones.
 
-A pointer is stored as the JSON text that msgspec makes of it. All pointers of an instance are encoded, about 0.3 µs each, and compared with the lines that the store is known to hold. So a nested value that was changed in place is noticed, and a step that
+A pointer is stored as the JSON text that msgspec makes of it. All pointers of an instance are encoded, about 0.3 µs each, and
+compared with the lines that the store is known to hold. So a nested value that was changed in place is noticed, and a step that
 changes one pointer of a thousand writes one row.
 """
 
@@ -165,7 +166,6 @@ def plan_changes(stored: Stored, lines: list[bytes], changed: list[int], pointer
     if len(lines) > length:
         # Plain growth; whether what was there before has stayed in its place the loop will tell.
         ids = ids + [pointer.id for pointer in pointers[length:]]
-        _refuse_duplicates(ids)
         positions = _with_more(positions, len(lines) - length)
     for index in changed:
         line = lines[index]
@@ -176,6 +176,10 @@ def plan_changes(stored: Stored, lines: list[bytes], changed: list[int], pointer
             updates.append((positions[index], line.decode()))
         else:
             return _changes(stored, lines, [pointer.id for pointer in pointers])
+    if inserts:
+        _refuse_duplicates(ids)
+    if inserts:
+        _refuse_duplicates(ids)
     return Plan(Stored(lines, ids, positions, nulls), updates, [], inserts)
 
 
@@ -183,7 +187,7 @@ def _with_more(positions: Sequence[int], more: int) -> Sequence[int]:
     """`positions` and so many behind them."""
     if isinstance(positions, range):
         return range(len(positions) + more)
-    behind = positions[-1] + 1
+    behind = positions[-1] + 1 if positions else 0
     return [*positions, *range(behind, behind + more)]
 
 

@@ -12,7 +12,7 @@ from wfe_fast.errors import InvalidValueError, WorkflowNotFoundError
 from wfe_fast.persistence.events import EventMethods
 from wfe_fast.persistence.models import Page, WorkflowInstance, WorkflowStatus
 from wfe_fast.persistence.operations import all_rows, one
-from wfe_fast.persistence.rows import json_list, moment_key, workflow_from
+from wfe_fast.persistence.rows import json_list, moment_key
 from wfe_fast.persistence.validation import check_enum, check_enums, check_limit, check_name, check_optional_name
 
 #: Beyond any datetime, in microseconds, on either side.
@@ -50,7 +50,7 @@ class QueryMethods(EventMethods):
         else:
             sql = self._sql.list_workflows
         rows = self._read(all_rows, sql, (*filters, *span))
-        items = [workflow_from(row, self._store) for row in rows[:limit]]
+        items = [self._loaded(row) for row in rows[:limit]]
         return Page(items=items, next=moment_key(items[-1]) if len(rows) > limit else None)
 
     def count_workflows(self, by: str = "status") -> dict[WorkflowStatus, int]:

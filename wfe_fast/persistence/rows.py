@@ -12,7 +12,7 @@ from wfe_fast.clock import UTC, checked_moment, from_micros, to_micros
 from wfe_fast.codec import checked_text, decode_json, encode_json
 from wfe_fast.database.base import Row
 from wfe_fast.errors import CorruptionError
-from wfe_fast.persistence.memory import Head, Memory, remember
+from wfe_fast.persistence.memory import Head, Memory
 from wfe_fast.persistence.models import (
     CommandName,
     Event,
@@ -109,8 +109,8 @@ def check_status(instance: WorkflowInstance) -> WorkflowStatus:
     return check_enum(instance.status, WorkflowStatus, "status")
 
 
-def workflow_from(row: Row, store: str, *, claimed: bool = False) -> WorkflowInstance:
-    """A workflow with its pointers, and its memory of the row, from the columns of the part `instance`.
+def workflow_from(row: Row, store: str, *, claimed: bool = False) -> tuple[WorkflowInstance, Memory]:
+    """A workflow with its pointers, and what it has to remember of the row, from the columns of the part `instance`.
 
     Args:
         claimed: whether the caller has just claimed it.
@@ -140,22 +140,19 @@ def workflow_from(row: Row, store: str, *, claimed: bool = False) -> WorkflowIns
     except (msgspec.MsgspecError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CorruptionError(store, f"workflow {id} cannot be read: {error}") from error
     contiguous = last_position is None or last_position + 1 == len(pointers)
-    remember(
-        instance,
-        Memory(
-            seq=seq,
-            revision=revision,
-            control=control,
-            fence=fence if claimed else None,
-            claims_without_commit=claims if claimed else 0,
-            status=instance.status,
-            complete_time=completed,
-            head=(name, root, definition, version, description, reference, created),
-            raw_head=raw_head_of(instance),
-            stored=Stored.loaded(lines, [pointer.id for pointer in pointers]) if contiguous else None,
-        ),
+    memory = Memory(
+        seq=seq,
+        revision=revision,
+        control=control,
+        fence=fence if claimed else None,
+        claims_without_commit=claims if claimed else 0,
+        status=instance.status,
+        complete_time=completed,
+        head=(name, root, definition, version, description, reference, created),
+        raw_head=raw_head_of(instance),
+        stored=Stored.loaded(lines, [pointer.id for pointer in pointers]) if contiguous else None,
     )
-    return instance
+    return instance, memory
 
 
 # -- events, subscriptions, commands, errors -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from wfe_fast.clock import Clock, Duration, system_clock
@@ -57,7 +58,12 @@ class SqliteTransaction(TransactionMethods):
     def forget(self) -> None:
         """After a rollback: let each instance know again what it knew before the block."""
         while self._before:
-            remember(*self._before.pop())
+            instance, before = self._before.pop()
+            now = memory_of(instance)
+            if before is None and now is not None:
+                # Loaded or created in the block: what it saw never came to be. It equals no revision and holds no claim.
+                before = replace(now, revision=-1, fence=None, claims_without_commit=0, stored=None)
+            remember(instance, before)
 
 
 class SqlitePersistenceProvider(StoreMethods):

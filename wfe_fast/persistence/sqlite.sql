@@ -27,8 +27,8 @@ status = 'Runnable' AND next_execution IS NOT NULL
 (definition_id, version) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:definitions))
 
 -- part: as_known
--- The row must be as the caller knows it: id too, because a rowid may come again after a deletion.
-seq = :seq AND id = :id AND revision = :revision AND control = :control AND (:fence IS NULL OR claim_fence = :fence)
+-- The row must be as the caller knows it.
+seq = :seq AND revision = :revision AND control = :control AND (:fence IS NULL OR claim_fence = :fence)
 
 -- part: committed
 next_execution = :next_execution, data = :data, revision = revision + 1, claims_without_commit = 0,
@@ -56,12 +56,12 @@ DELETE FROM execution_pointers WHERE workflow_id = :workflow_id AND position = :
 -- name: stored_pointers(workflow_id)
 SELECT position, id, doc FROM execution_pointers WHERE workflow_id = :workflow_id ORDER BY position;
 
--- name: persist_step(seq, id, revision, control, fence, release, next_execution, data)
+-- name: persist_step(seq, revision, control, fence, release, next_execution, data)
 -- What nearly every step changes. Columns that are not named here, and their indexes, are not touched.
 UPDATE workflows SET {committed}
 WHERE {as_known};
 
--- name: persist_row(seq, id, revision, control, fence, release, next_execution, data, status, complete_time, name, root_workflow_id, definition_id, version, description, reference, create_time)
+-- name: persist_row(seq, revision, control, fence, release, next_execution, data, status, complete_time, name, root_workflow_id, definition_id, version, description, reference, create_time)
 -- The same for all fields.
 UPDATE workflows SET {committed},
     status = :status, complete_time = :complete_time, name = :name, root_workflow_id = :root_workflow_id,
@@ -173,16 +173,16 @@ UPDATE workflows SET claimed_by = :worker_id, claim_until = :until, claim_fence 
     claims_without_commit = claims_without_commit + 1
 WHERE seq = :seq;
 
--- name: renew_claim(seq, id, fence, until)
+-- name: renew_claim(seq, fence, until)
 UPDATE workflows SET claim_until = :until
-WHERE seq = :seq AND id = :id AND claim_fence = :fence AND claim_until IS NOT NULL;
+WHERE seq = :seq AND claim_fence = :fence AND claim_until IS NOT NULL;
 
--- name: release_claim(seq, id, fence, now)
+-- name: release_claim(seq, fence, now)
 -- An event that was left for the holder makes the workflow due, so that somebody comes and takes it.
 UPDATE workflows SET claimed_by = NULL, claim_until = NULL, next_execution = CASE
-    WHEN EXISTS (SELECT 1 FROM event_subscriptions s WHERE s.workflow_id = :id AND s.pending_event_time IS NOT NULL)
+    WHEN EXISTS (SELECT 1 FROM event_subscriptions s WHERE s.workflow_id = workflows.id AND s.pending_event_time IS NOT NULL)
     THEN min(coalesce(next_execution, :now), :now) ELSE next_execution END
-WHERE seq = :seq AND id = :id AND claim_fence = :fence AND claim_until IS NOT NULL;
+WHERE seq = :seq AND claim_fence = :fence AND claim_until IS NOT NULL;
 
 -- name: claim_fence_of(id)
 SELECT claim_fence FROM workflows WHERE id = :id;

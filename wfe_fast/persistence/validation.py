@@ -122,8 +122,8 @@ def check_definitions(value: object, field: str = "definitions") -> list[tuple[s
 
 
 def check_sequence(value: object, kind: type[M], field: str) -> list[M]:
-    """A list or tuple of models."""
-    if not isinstance(value, (list, tuple)):
+    """Several models."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise InvalidValueError(field, f"must be a list of {kind.__name__}", value)
     return [check_model(item, kind, f"{field}[{index}]") for index, item in enumerate(value)]
 

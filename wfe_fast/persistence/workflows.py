@@ -40,7 +40,6 @@ from wfe_fast.persistence.rows import (
     optional_micros,
     raw_head_of,
     subscription_row,
-    workflow_from,
 )
 from wfe_fast.persistence.validation import (
     check_bool,
@@ -195,7 +194,6 @@ class WorkflowMethods(Operations):
     def _update_row(self, session: Session, change: Change, known: Memory, status: WorkflowStatus) -> bool:
         step = (
             known.seq,
-            change.id,
             known.revision,
             known.control,
             known.fence,
@@ -230,12 +228,11 @@ class WorkflowMethods(Operations):
         memory = change.memory
         held = memory is not None and memory.fence is not None
         if memory is not None:
-            if memory.seq != seq:
-                # Deleted and created again: not the workflow that was loaded.
-                raise ConcurrentUpdateError(change.id) if memory.fence is None else ClaimLostError(change.id)
-            if memory.fence is not None and memory.fence != fence:
+            # Another number: deleted and created again.
+            replaced = memory.seq != seq
+            if held and (replaced or memory.fence != fence):
                 raise ClaimLostError(change.id)
-            changed = memory.revision != revision or (memory.control != control and not held)
+            changed = replaced or memory.revision != revision or (memory.control != control and not held)
             if change.expect_unchanged and changed:
                 raise ConcurrentUpdateError(change.id)
         status = WorkflowStatus(stored_status)
@@ -278,20 +275,18 @@ class WorkflowMethods(Operations):
         row = self._read(one, self._sql.get_workflow_instance, (check_name(id, "id", empty=True),))
         if row is None:
             raise WorkflowNotFoundError(id)
-        return workflow_from(row, self._store)
+        return self._loaded(row)
 
     def get_workflow_instance_by_name(self, name: str) -> WorkflowInstance:
         row = self._read(one, self._sql.get_workflow_instance_by_name, (check_name(name, "name", empty=True),))
         if row is None:
             raise WorkflowNotFoundError(name)
-        return workflow_from(row, self._store)
+        return self._loaded(row)
 
     def get_workflow_instances(self, ids: Iterable[str]) -> list[WorkflowInstance]:
         wanted = check_ids(ids, "ids")
-        if not wanted:
-            return []
         rows = self._read(all_rows, self._sql.get_workflow_instances, (json_list(wanted),))
-        return [workflow_from(row, self._store) for row in rows]
+        return [self._loaded(row) for row in rows]
 
     def get_runnable_instances(self, as_at: datetime, limit: int | None = None) -> list[str]:
         params = (to_millis(checked_moment(as_at, "as_at")), check_optional_limit(limit))

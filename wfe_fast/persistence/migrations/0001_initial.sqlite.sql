@@ -1,8 +1,9 @@
 -- Contract A on SQLite. Times are integer microseconds since the epoch, UTC; next_execution and execute_time are milliseconds.
 
 CREATE TABLE workflows (
-    -- A rowid of our own, so that a persist finds its row by a number and secondary indexes do not repeat a 36-byte id.
-    seq INTEGER PRIMARY KEY,
+    -- A number of our own, so that a persist finds its row by it and secondary indexes do not repeat a 36-byte id. AUTOINCREMENT: a
+    -- number never comes again, or a stale copy of a deleted workflow could write over the one that was created in its place.
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
     name TEXT NOT NULL UNIQUE,
     root_workflow_id TEXT,

@@ -86,7 +86,8 @@ def test_full_shares_syncs_between_threads(path: Path) -> None:
     assert answer["syncs"] < 16 * 20 / 2
 
 
-@pytest.mark.parametrize("threads", [1, 8])
+@pytest.mark.parametrize("threads", [1, 4])
 def test_normal_leaves_the_log_to_the_operating_system(path: Path, threads: int) -> None:
-    answer = watched(path, "normal", threads, 25)
+    """So few calls that the log is not yet moved into the database: before that even `normal` syncs it."""
+    answer = watched(path, "normal", threads, 8)
     assert answer["syncs"] == 0

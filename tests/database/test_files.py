@@ -196,7 +196,6 @@ ON_A_FULL_DISK = """
 import resource, signal, sys
 from wfe_fast import StoreUnavailableError, WorkflowInstance
 from wfe_fast.sqlite import SqlitePersistenceProvider
-from wfe_fast.testing.waiting import Background
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 provider = SqlitePersistenceProvider(sys.argv[1])
@@ -231,7 +230,6 @@ if os.getuid() == 0:
     os.setuid(65534)
 from wfe_fast import StoreUnavailableError
 from wfe_fast.sqlite import SqlitePersistenceProvider
-from wfe_fast.testing.waiting import Background
 try:
     SqlitePersistenceProvider(sys.argv[1])
 except StoreUnavailableError as error:

@@ -24,8 +24,8 @@ from wfe_fast import (
     WorkflowInstance,
     open_provider,
 )
-from wfe_fast.database.sqlite import SqliteDatabase, sqlite_path
-from wfe_fast.database.sqlite_connection import SqliteSession
+from wfe_fast.database.sqlite import SqliteDatabase
+from wfe_fast.database.sqlite_connection import SqliteSession, sqlite_path
 from wfe_fast.sqlite import SqlitePersistenceProvider
 from wfe_fast.testing.waiting import Background
 

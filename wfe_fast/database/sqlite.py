@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import apsw
 
 from wfe_fast.clock import Duration, checked_seconds
 from wfe_fast.database.base import Work
 from wfe_fast.database.changes import ChangeSignal
+from wfe_fast.database.forking import follow_forks, unsafe_paths
 from wfe_fast.database.migrations import Migration, pending_migrations
+from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import (
     APPLICATION_ID,
     MEMORY,
@@ -27,6 +28,7 @@ from wfe_fast.database.sqlite_connection import (
     check_identity,
     set_up_reader,
     set_up_writer,
+    sqlite_path,
     translated,
 )
 from wfe_fast.database.writer import WriteQueue
@@ -41,76 +43,13 @@ _READERS = 4
 _COMMITS_BETWEEN_LOOKS = 256
 _LONGEST_LOG = 32 * 1024 * 1024
 
+#: Connections of a parent that a child could not close safely. Kept for ever: collecting them would close them.
+_leaked: list[SqliteSession] = []
+
 #: Seconds that a writer waits for readers when it cuts the log.
 _CUT_PATIENCE = 0.05
 
 _log = logging.getLogger("wfe_fast.database")
-
-
-def sqlite_path(target: str | os.PathLike[str]) -> str:
-    """The path that a path or a ``sqlite:`` URL names: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://:memory:``.
-
-    Raises:
-        InvalidValueError: it is neither, or names no file.
-    """
-    if not isinstance(target, (str, os.PathLike)):
-        raise InvalidValueError("path", "must be a path or a sqlite: URL", target)
-    path = os.fspath(target)
-    if not isinstance(path, str):
-        raise InvalidValueError("path", "must be text", target)
-    if path.startswith("sqlite:"):
-        path = _path_of_url(path)
-    if not path or "\0" in path:
-        raise InvalidValueError("path", "must name a file", target)
-    return path
-
-
-def _path_of_url(url: str) -> str:
-    if url in ("sqlite://:memory:", "sqlite:///:memory:", "sqlite::memory:", "sqlite://"):
-        return MEMORY
-    parts = urlsplit(url)
-    if parts.netloc or parts.query or parts.fragment or not parts.path.startswith("/"):
-        raise InvalidValueError(
-            "url", "must look like sqlite:///relative.db, sqlite:////absolute.db or sqlite://:memory:", url
-        )
-    return unquote(parts.path[1:])
-
-
-class Block:
-    """A transaction that a thread holds open over several operations."""
-
-    def __init__(self, session: SqliteSession) -> None:
-        self.session = session
-        self.thread = threading.get_ident()
-        self.failure: BaseException | None = None
-        self.open = True
-
-    def run(self, work: Work[T], args: tuple[Any, ...]) -> T:
-        """Run an operation in this transaction.
-
-        A refusal that has written nothing leaves the block usable; anything else has rolled all of it back.
-
-        Raises:
-            InvalidStateError: the block has ended, failed, or belongs to another thread.
-        """
-        if not self.open:
-            raise InvalidStateError("the transaction has ended")
-        if self.thread != threading.get_ident():
-            raise InvalidStateError("the transaction belongs to another thread")
-        if self.failure is not None:
-            raise InvalidStateError(f"the transaction was rolled back: {self.failure}") from self.failure
-        session = self.session
-        before = session.total_changes()
-        try:
-            return work(session, *args)
-        except BaseException as error:
-            ours = translated(error, session.path) if isinstance(error, apsw.Error) else error
-            if isinstance(error, apsw.Error) or session.total_changes() != before or not session.in_transaction():
-                self.failure = ours
-                session.rollback()
-            if ours is error:
-                raise
-            raise ours from error
 
 
 class SqliteDatabase:
@@ -144,7 +83,7 @@ class SqliteDatabase:
         except BaseException:
             self.close()
             raise
-        _databases.add(self)
+        follow_forks(self)
 
     def _start(self) -> None:
         """Begin without any connection: in a new object, and in a forked child."""
@@ -246,7 +185,7 @@ class SqliteDatabase:
     def _check_usable(self) -> None:
         if self._closed:
             raise StoreClosedError
-        if self.path in _unsafe_paths or (self._in_memory and self._forked):
+        if self.path in unsafe_paths or (self._in_memory and self._forked):
             raise InvalidStateError(
                 f"{self.path}: a database in memory does not follow a fork"
                 if self._in_memory
@@ -300,10 +239,9 @@ class SqliteDatabase:
         return session
 
     def _return(self, session: SqliteSession) -> None:
-        if self._closed:
-            session.close()
-            return
         self._idle.append(session)
+        if self._closed:  # perhaps meanwhile, and whoever closed has not seen it
+            self._close_readers()
         if self._reader_count == _READERS:
             with self._reader_returned:
                 self._reader_returned.notify()
@@ -374,8 +312,7 @@ class SqliteDatabase:
 
     def _close_connections(self) -> None:
         """Close what nobody uses; a reader in use is closed when it is returned. By the queue's owner."""
-        while self._idle:
-            self._idle.pop().close()
+        self._close_readers()
         self.changes.lock()
         try:
             if self._watcher is not None:
@@ -386,6 +323,11 @@ class SqliteDatabase:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _close_readers(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     # -- fork ----------------------------------------------------------------------------------------------------------------------
 
@@ -424,7 +366,7 @@ class SqliteDatabase:
         self._forked = True
         connections = [session for session in (self._writer, self._watcher, *self._idle) if session is not None]
         self._start()
-        if self._in_memory or self.path in _unsafe_paths:
+        if self._in_memory or self.path in unsafe_paths:
             _leaked.extend(connections)
         else:
             for session in connections:
@@ -467,31 +409,3 @@ def _migrate(session: SqliteSession, line: str, migrations: tuple[Migration, ...
             "INSERT INTO wfe_fast_migrations (line, version, name, checksum, applied_at) VALUES (?, ?, ?, ?, ?)",
             (line, migration.version, migration.name, migration.checksum, time.time_ns() // 1000),
         )
-
-
-_databases: weakref.WeakSet[SqliteDatabase] = weakref.WeakSet()
-
-#: Connections of a parent that a child could not close safely. Kept for ever: collecting them would close them.
-_leaked: list[SqliteSession] = []
-
-#: Files that were in use when this process was forked off.
-_unsafe_paths: set[str] = set()
-
-if hasattr(os, "register_at_fork"):
-    _forking: list[SqliteDatabase] = []
-
-    def _before_fork() -> None:
-        _forking[:] = list(_databases)
-        for database in _forking:
-            database.before_fork()
-
-    def _after_fork_in_parent() -> None:
-        for database in _forking:
-            database.after_fork_in_parent()
-
-    def _after_fork_in_child() -> None:
-        _unsafe_paths.update(database.path for database in _forking if database.fork_unsafe)
-        for database in _forking:
-            database.after_fork_in_child()
-
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import apsw
 
@@ -19,6 +20,7 @@ from wfe_fast.database.base import Params, Row, UniqueViolation
 from wfe_fast.errors import (
     CorruptionError,
     InvalidStateError,
+    InvalidValueError,
     SchemaMismatchError,
     StoreBusyError,
     StoreClosedError,
@@ -47,6 +49,35 @@ _LOG_SIZE_LIMIT = 16 * 1024 * 1024
 
 #: Creating a file and opening it happen under this lock: see the module's docstring.
 _opening = threading.Lock()
+
+
+def sqlite_path(target: str | os.PathLike[str]) -> str:
+    """The path that a path or a ``sqlite:`` URL names: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://:memory:``.
+
+    Raises:
+        InvalidValueError: it is neither, or names no file.
+    """
+    if not isinstance(target, (str, os.PathLike)):
+        raise InvalidValueError("path", "must be a path or a sqlite: URL", target)
+    path = os.fspath(target)
+    if not isinstance(path, str):
+        raise InvalidValueError("path", "must be text", target)
+    if path.startswith("sqlite:"):
+        path = _path_of_url(path)
+    if not path or "\0" in path:
+        raise InvalidValueError("path", "must name a file", target)
+    return path
+
+
+def _path_of_url(url: str) -> str:
+    if url in ("sqlite://:memory:", "sqlite:///:memory:", "sqlite::memory:", "sqlite://"):
+        return MEMORY
+    parts = urlsplit(url)
+    if parts.netloc or parts.query or parts.fragment or not parts.path.startswith("/"):
+        raise InvalidValueError(
+            "url", "must look like sqlite:///relative.db, sqlite:////absolute.db or sqlite://:memory:", url
+        )
+    return unquote(parts.path[1:])
 
 
 class SqliteSession:

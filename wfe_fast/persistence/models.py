@@ -135,15 +135,9 @@ class WorkflowInstance(msgspec.Struct, kw_only=True, dict=True, weakref=True):
     complete_time: Moment | None = None
 
     @property
-    def _memory(self) -> Memory | None:
-        """What the store held when this object was last loaded, created or persisted."""
-        memory: Memory | None = self.__dict__.get("memory")
-        return memory
-
-    @property
     def claims_without_commit(self) -> int:
         """How often the workflow was claimed since it was last persisted, this claim included; 0 where it is not claimed."""
-        memory = self._memory
+        memory: Memory | None = self.__dict__.get("memory")
         return 0 if memory is None else memory.claims_without_commit
 
     def is_branch_complete(self, scope: Collection[str]) -> bool:

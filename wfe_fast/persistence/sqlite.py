@@ -12,7 +12,8 @@ from wfe_fast.clock import Clock, Duration, system_clock
 from wfe_fast.database.base import Work
 from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.database.migrations import load_migrations
-from wfe_fast.database.sqlite import Block, SqliteDatabase
+from wfe_fast.database.sqlite import SqliteDatabase
+from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import Synchronous
 from wfe_fast.errors import InvalidValueError
 from wfe_fast.persistence.contract import PersistenceTransaction
@@ -70,7 +71,8 @@ class SqlitePersistenceProvider(StoreMethods):
     """`contract.PersistenceProvider` on an SQLite file. Opening it creates or upgrades the tables.
 
     Args:
-        path: a path, ``":memory:"``, or a URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://:memory:``.
+        path: a path, ``":memory:"``, or a URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://:memory:``. A database
+            in memory is one connection: while a transaction block is open, other threads wait with their reads, too.
         synchronous: ``"normal"``: what was acknowledged survives a killed process; a power cut may lose the last commits, never
             consistency. ``"full"``: it is on the disk before the call returns; concurrent writers share an fsync.
         busy_timeout: seconds (or a timedelta) that a call waits for other writers.

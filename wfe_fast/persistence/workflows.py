@@ -263,8 +263,8 @@ class WorkflowMethods(Operations):
         plan = plan_changes(stored, change.lines, everything, change.pointers)
         # The stored head may be anybody's: one that equals no other has all fields written.
         known = Memory(seq, revision, control, fence, 0, status, None, ("", None, "", -1, None, None, 0), (), None)
-        if not self._update_row(session, change, known, status):
-            raise WfeError("the row changed inside its own transaction")
+        updated = self._update_row(session, change, known, status)
+        assert updated  # the row was read in this transaction, and there is one writer at a time
         self._write_pointers(session, change.id, plan)
         self._add_subscriptions(session, change.subscriptions)
         return _next_memory(change, known, status, change.complete_time, plan.result)

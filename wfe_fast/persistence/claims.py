@@ -11,7 +11,6 @@ from wfe_fast.database.base import Row, Session
 from wfe_fast.persistence.memory import memory_of
 from wfe_fast.persistence.models import WorkflowInstance
 from wfe_fast.persistence.operations import Operations
-from wfe_fast.persistence.rows import json_list
 from wfe_fast.persistence.validation import check_definitions, check_limit, check_model, check_name, check_sequence
 
 _MICROS = 1_000_000
@@ -33,28 +32,32 @@ class ClaimMethods(Operations):
         check_limit(limit)
         length = lease_micros(lease)
         due = self._now() // 1000 if as_at is None else to_millis(checked_moment(as_at, "as_at"))
-        pairs = None if definitions is None else json_list(check_definitions(definitions))
+        pairs = None if definitions is None else check_definitions(definitions)
         # An idle worker asks often and mostly in vain: that costs a read, and no writer waits for it.
         if not self._in_block() and not self._read(self._claimable, due, pairs, 1):
             return []
         rows = self._write(self._claim, worker_id, due, pairs, limit, length)
         return [self._loaded(row, claimed=True) for row in rows]
 
-    def _claimable(self, session: Session, due: int, pairs: str | None, limit: int) -> list[Row]:
+    def _claimable(self, session: Session, due: int, pairs: list[tuple[str, int]] | None, limit: int) -> list[Row]:
+        """The oldest `limit` workflows that can be claimed: (next_execution, number, id)."""
         now = self._now()
         if pairs is None:
             return session.all(self._sql.claimable, (due, now, limit))
-        return session.all(self._sql.claimable_of, (due, now, pairs, limit))
+        found: list[Row] = []
+        for pair in pairs:
+            found += session.all(self._sql.claimable_of, (*pair, due, now, limit))
+        return sorted(found)[:limit]
 
     def _claim(
-        self, session: Session, worker_id: str, due: int, pairs: str | None, limit: int, length: int
+        self, session: Session, worker_id: str, due: int, pairs: list[tuple[str, int]] | None, limit: int, length: int
     ) -> list[Row]:
         claimed = self._claimable(session, due, pairs, limit)
         # The clock is read inside the transaction: a lease begins when the claim is made, not when the thread began to wait for its turn.
         until = self._now() + length
-        session.run_many(self._sql.claim, [(seq, worker_id, until) for seq, _ in claimed])
+        session.run_many(self._sql.claim, [(seq, worker_id, until) for _, seq, _ in claimed])
         rows = []
-        for _, id in claimed:
+        for _, _, id in claimed:
             row = session.one(self._sql.get_workflow_instance, (id,))
             if row is not None:
                 rows.append(row)

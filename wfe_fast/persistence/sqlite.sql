@@ -16,15 +16,12 @@ id, workflow_id, step_id, execution_pointer_id, event_name, event_key, subscribe
 id, event_name, event_key, event_data, event_time, is_processed
 
 -- part: due
--- The order is that of workflows_runnable.
+-- As in the two partial indexes on it, or they could not be used.
 status = 'Runnable' AND next_execution IS NOT NULL
 
 -- part: free
 -- Claimed rows are passed over; there are never more of them than workers.
 (claim_until IS NULL OR claim_until <= :now)
-
--- part: of_definitions
-(definition_id, version) IN (SELECT value ->> 0, value ->> 1 FROM json_each(:definitions))
 
 -- part: as_known
 -- The row must be as the caller knows it.
@@ -158,14 +155,13 @@ WHERE status = :status AND complete_time IS NOT NULL AND complete_time < :cutoff
 -- ---- claims ----------------------------------------------------------------------------------------------------------------
 
 -- name: claimable(as_at, now, limit)
-SELECT seq, id FROM workflows INDEXED BY workflows_runnable
+SELECT next_execution, seq, id FROM workflows INDEXED BY workflows_runnable
 WHERE {due} AND next_execution <= :as_at AND {free}
 ORDER BY next_execution, seq LIMIT :limit;
 
--- name: claimable_of(as_at, now, definitions, limit)
-SELECT seq, id FROM workflows INDEXED BY workflows_runnable
-WHERE {due} AND next_execution <= :as_at AND {free}
-    AND {of_definitions}
+-- name: claimable_of(definition_id, version, as_at, now, limit)
+SELECT next_execution, seq, id FROM workflows INDEXED BY workflows_runnable_by_definition
+WHERE {due} AND definition_id = :definition_id AND version = :version AND next_execution <= :as_at AND {free}
 ORDER BY next_execution, seq LIMIT :limit;
 
 -- name: claim(seq, worker_id, until)
@@ -191,11 +187,9 @@ SELECT claim_fence FROM workflows WHERE id = :id;
 SELECT next_execution, claim_until FROM workflows INDEXED BY workflows_runnable
 WHERE {due} ORDER BY next_execution, seq LIMIT :limit;
 
--- name: next_due_workflows_of(definitions, limit)
-SELECT next_execution, claim_until FROM workflows INDEXED BY workflows_runnable
-WHERE {due}
-    AND {of_definitions}
-ORDER BY next_execution, seq LIMIT :limit;
+-- name: next_due_workflows_of(definition_id, version, limit)
+SELECT next_execution, claim_until FROM workflows INDEXED BY workflows_runnable_by_definition
+WHERE {due} AND definition_id = :definition_id AND version = :version ORDER BY next_execution, seq LIMIT :limit;
 
 -- name: next_due_event()
 SELECT event_time FROM events INDEXED BY events_unprocessed WHERE is_processed = 0 ORDER BY event_time LIMIT 1;

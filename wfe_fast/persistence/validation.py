@@ -110,7 +110,7 @@ def check_ids(value: object, field: str) -> list[str]:
 
 
 def check_definitions(value: object, field: str = "definitions") -> list[tuple[str, int]]:
-    """Several (definition id, version) pairs."""
+    """Several (definition id, version) pairs, each once."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise InvalidValueError(field, "must be a list of (definition id, version) pairs", value)
     pairs = []
@@ -118,7 +118,7 @@ def check_definitions(value: object, field: str = "definitions") -> list[tuple[s
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise InvalidValueError(f"{field}[{index}]", "must be a (definition id, version) pair", item)
         pairs.append((check_name(item[0], f"{field}[{index}][0]"), check_int(item[1], f"{field}[{index}][1]")))
-    return pairs
+    return list(dict.fromkeys(pairs))
 
 
 def check_sequence(value: object, kind: type[M], field: str) -> list[M]:

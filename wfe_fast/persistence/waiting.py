@@ -13,7 +13,6 @@ from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.errors import InvalidStateError, WorkflowNotFoundError
 from wfe_fast.persistence.models import WorkflowStatus
 from wfe_fast.persistence.operations import Operations, one
-from wfe_fast.persistence.rows import json_list
 from wfe_fast.persistence.validation import check_definitions, check_enums, check_name
 
 #: Rows of the queue that are looked at first: more than there are claims, as a rule.
@@ -28,24 +27,23 @@ class WaitingMethods(Operations):
         """The signal that moves with every commit."""
 
     def next_due(self, definitions: Iterable[tuple[str, int]] | None = None) -> datetime | None:
-        pairs = None if definitions is None else json_list(check_definitions(definitions))
+        pairs = None if definitions is None else check_definitions(definitions)
         due = self._snapshot(self._next_due, pairs)
         return None if due is None else _moment(due)
 
-    def _next_due(self, session: Session, pairs: str | None) -> int | None:
+    def _next_due(self, session: Session, pairs: list[tuple[str, int]] | None) -> int | None:
         """The earliest moment at which there is something to do, in microseconds."""
-        if pairs is None:
-            workflows = _earliest(session, self._sql.next_due_workflows, ())
-        else:
-            workflows = _earliest(session, self._sql.next_due_workflows_of, (pairs,))
-        commands = _earliest(session, self._sql.next_due_commands, ())
         event = session.one(self._sql.next_due_event)
-        moments = [moment for moment in (workflows, commands, event[0] if event else None) if moment is not None]
-        return min(moments, default=None)
+        moments = [event[0] if event else None, _earliest(session, self._sql.next_due_commands, ())]
+        if pairs is None:
+            moments.append(_earliest(session, self._sql.next_due_workflows, ()))
+        else:
+            moments.extend(_earliest(session, self._sql.next_due_workflows_of, pair) for pair in pairs)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def wait_for_work(self, timeout: Duration, definitions: Iterable[tuple[str, int]] | None = None) -> bool:
         seconds = checked_seconds(timeout, "timeout")
-        pairs = None if definitions is None else json_list(check_definitions(definitions))
+        pairs = None if definitions is None else check_definitions(definitions)
         self._refuse_in_block()
         changes = self._changes()
         deadline = time.monotonic() + seconds

@@ -30,6 +30,9 @@ CREATE TABLE workflows (
 -- Partial, so that its size, and the cost of finding what is due, follow the runnable rows and not the stored ones. Equal times come
 -- in the order of creation, since the rowid follows.
 CREATE INDEX workflows_runnable ON workflows (next_execution) WHERE status = 'Runnable' AND next_execution IS NOT NULL;
+-- For hosts that know some definitions only: what they do not know they do not walk over, however much of it is due or asleep.
+CREATE INDEX workflows_runnable_by_definition ON workflows (definition_id, version, next_execution)
+    WHERE status = 'Runnable' AND next_execution IS NOT NULL;
 CREATE INDEX workflows_by_create_time ON workflows (create_time, id);
 CREATE INDEX workflows_by_status ON workflows (status, create_time, id);
 CREATE INDEX workflows_by_definition ON workflows (definition_id, create_time, id);

@@ -197,7 +197,8 @@ class WorkflowMethods(Operations):
             known.revision,
             known.control,
             known.fence,
-            change.release,
+            # Only its own claim is given back, not that of somebody who holds the workflow meanwhile.
+            change.release and known.fence is not None,
             change.due,
             change.data,
         )

@@ -1,0 +1,99 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+import wfe_fast
+from wfe_fast.cli.demo import NothingToDoError, Settings, WorkersFailError, run_demo, work_list
+from wfe_fast.cli.files import standard_library
+from wfe_fast.cli.report import ProgressBar, print_report
+from wfe_fast.database.sqlite import sqlite_path
+
+_STOPPED = 130
+_FILES_OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(wfe_fast.__version__, prog_name="wfe-fast")
+def commands() -> None:
+    """Workflow persistence for Python programs that block."""
+
+
+@commands.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("--workers", default=4, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@click.option("--database", metavar="URL", help="Where to keep the workflows; a new SQLite file here by default.")
+@click.option("--no-kill", is_flag=True, help="Let all workers live.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def demo(folder: Path | None, workers: int, database: str | None, no_kill: bool, as_json: bool) -> int:
+    """Run four recorded steps over every file below FOLDER, and kill a worker half-way.
+
+    FOLDER is the standard library of this Python where it is left out. Each file is a workflow: digest, measure, compress,
+    catalogue. The same command on the same database goes on where it stopped.
+    """
+    console = Console(stderr=as_json, highlight=False)
+    url = database or _new_database()
+    settings = _settings(folder or standard_library(), url, workers, kill=not no_kill)
+    try:
+        listing = work_list(settings)
+    except NothingToDoError as error:
+        raise click.UsageError(str(error)) from error
+    console.print(f"database: {url}", markup=False, soft_wrap=True)
+    try:
+        with ProgressBar() as bar:
+            report = run_demo(settings, listing, bar.show)
+    except KeyboardInterrupt:
+        click.echo(f"stopped; to go on: --database {url}", err=True)
+        return _STOPPED
+    print_report(console, report)
+    if as_json:
+        click.echo(report.as_json())
+    return 0 if report.sound else 1
+
+
+def _new_database() -> str:
+    return f"sqlite:///wfe-demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.db"
+
+
+def _settings(folder: Path, url: str, workers: int, *, kill: bool) -> Settings:
+    """The settings; the log lies beside a database that is a file, else in the working folder."""
+    folder = folder.resolve()
+    if not url.startswith("sqlite:"):
+        log = Path(f"wfe-demo-{hashlib.sha256(url.encode()).hexdigest()[:12]}.log").resolve()
+        return Settings(folder, url, log, workers, kill, frozenset({log}))
+    path = sqlite_path(url)
+    if path == ":memory:":
+        raise click.BadParameter("several processes cannot share a database in memory", param_hint="--database")
+    file = Path(path).resolve()
+    log = file.with_name(file.name + ".log")
+    files = {file.with_name(file.name + suffix) for suffix in _FILES_OF_A_DATABASE}
+    return Settings(folder, url, log, workers, kill, frozenset(files | {log}))
+
+
+def run() -> int:
+    """Run the command line; return the exit code."""
+    try:
+        code: int = commands.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        code = _STOPPED
+    except wfe_fast.InvalidValueError as error:
+        code = _failed(error, 2)
+    except (wfe_fast.WfeError, WorkersFailError) as error:
+        code = _failed(error, 1)
+    return code
+
+
+def _failed(error: Exception, code: int) -> int:
+    sys.stderr.write(f"wfe-fast: {error}\n")
+    return code

@@ -289,3 +289,58 @@ def test_a_base_exception_in_a_worker_thread_stops_the_host_which_raises_it(
     assert messages(provider, workflow_id) == []
     with host:
         assert host.result(workflow_id, timeout=30) == {}
+
+
+@pytest.mark.parametrize("before", ["delay", "wait", "if", "when", "branch"])
+def test_the_idempotency_key_is_equal_where_a_pass_was_cut_off(provider: PersistenceProvider, before: str) -> None:
+    """The pointer of the body is made in the same pass that runs it; cut off before its commit it has to be made alike."""
+    keys: list[str] = []
+
+    def body(data: Any, ctx: StepContext) -> None:
+        keys.append(ctx.idempotency_key)
+        if len(keys) < 3:
+            raise KeyboardInterrupt
+
+    wf = WorkflowBuilder("cut")
+    if before == "delay":
+        wf.delay(0)
+        wf.then(body)
+    elif before == "wait":
+        wf.wait_for("event")
+        wf.then(body)
+    elif before == "if":
+        with wf.if_(lambda data: True), wf.if_(lambda data: True):
+            wf.then(body)
+    elif before == "when":
+        wf.delay(0)
+        with wf.when(None):
+            wf.then(body)
+    else:
+        with wf.then(lambda data: StepResult.branch([1]), name="split"):
+            wf.delay(0)
+            wf.then(body)
+    host = WorkflowHost(provider, [wf])
+    workflow_id = host.start("cut")
+    host.publish("event")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            host.run_until_idle()
+    host.run_until_idle()
+    assert host.get(workflow_id).status is WorkflowStatus.COMPLETE
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+def test_pointer_ids_differ_within_and_between_workflows(provider: PersistenceProvider) -> None:
+    wf = WorkflowBuilder("ids")
+    with wf.then(lambda data: StepResult.branch([1, 1, 1]), name="split"):
+        with wf.if_(lambda data: True):
+            wf.then(lambda data: None, name="one")
+            wf.then(lambda data: None, name="two")
+        wf.delay(0)
+    wf.delay(0)
+    host = WorkflowHost(provider, [wf])
+    ids = [host.start("ids") for _ in range(3)]
+    host.run_until_idle()
+    found = [pointer.id for workflow_id in ids for pointer in pointers(host, workflow_id)]
+    assert len(found) == len(set(found)) == 3 * (1 + 3 * 4 + 1)

@@ -538,6 +538,35 @@ def test_a_command_makes_its_workflow_due_or_delivers_its_event(open_store: Any)
     assert provider.process_commands(clock() + timedelta(days=1), lambda command: None) == 0
 
 
+def test_a_command_meets_another_writer(open_store: Any) -> None:
+    """Between the look at the workflow and the write somebody else writes it: the command looks again."""
+    clock = ManualClock()
+    interfere: list[str] = []
+
+    def interfering_clock() -> datetime:
+        if interfere:
+            workflow_id = interfere.pop()
+            other = open_store(clock=clock)
+            instance = other.get_workflow_instance(workflow_id)
+            instance.reference = "written meanwhile"
+            other.persist_workflow(instance)
+        return clock()
+
+    provider = open_store(clock=interfering_clock)
+    wf = WorkflowBuilder("sleeper")
+    wf.delay(1000)
+    host = WorkflowHost(provider, [wf])
+    workflow_id = host.start("sleeper")
+    host.run_until_idle()
+    interfere.append(workflow_id)
+    assert host._source._try_make_due(workflow_id) is False
+    host._source._make_due(workflow_id)
+    instance = host.get(workflow_id)
+    assert instance.reference == "written meanwhile"
+    assert instance.next_execution == to_millis(clock())
+    host._source._make_due(workflow_id)  # it is due already
+
+
 def test_a_running_host_handles_commands_and_late_events(provider: PersistenceProvider) -> None:
     host = WorkflowHost(provider, [waits(1)])
     with host:

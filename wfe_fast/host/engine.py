@@ -143,7 +143,7 @@ class Engine:
         outbox = Outbox(self.registry, self.clock)
         flow.begin_pass(self.clock())
         flow.advance()
-        pointer = flow.next_body()
+        pointer = flow.take_body()
         if pointer is not None:
             self._run_body(flow, pointer, outbox)
             flow.look_at(pointer)

@@ -6,6 +6,7 @@ import logging
 from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -79,7 +80,8 @@ class Flow:
         self._by_id: dict[str, ExecutionPointer] = {}
         self._open: dict[str, ExecutionPointer] = {}
         self._to_look_at: deque[ExecutionPointer] = deque()
-        self._bodies: list[ExecutionPointer] = []
+        self._bodies: dict[str, ExecutionPointer] = {}
+        self._resting: dict[str, ExecutionPointer] = {}
         self._open_inside: Counter[str] = Counter()
         for pointer in self.instance.execution_pointers:
             definition.step_of(pointer)
@@ -87,6 +89,8 @@ class Flow:
             if pointer.status not in FINAL_POINTER_STATUSES or _RESUMABLE in pointer.extension_attributes:
                 self._opened(pointer)
         self.may_have_subscriptions = bool(self.open_waits())
+        if any(_RAN in pointer.extension_attributes for pointer in self._to_look_at):
+            self._to_look_at = deque(sorted(self._to_look_at, key=self._due_since))
 
     # Data
 
@@ -111,12 +115,11 @@ class Flow:
     # What is due
 
     def begin_pass(self, now: datetime) -> None:
-        """Look at every open pointer anew: it may have become due by time or by an event."""
+        """Look anew at what was not due: it may have become so by time or by an event."""
         self.now = now
         self.moves = 0
-        self._bodies.clear()
-        self._to_look_at.clear()
-        self._to_look_at.extend(self._open.values())
+        self._to_look_at.extend(self._resting.values())
+        self._resting.clear()
         if len(self._by_id) > self.limits.pointers:
             self.suspend(LimitError(f"the workflow has more than {self.limits.pointers} execution pointers"))
 
@@ -124,25 +127,35 @@ class Flow:
         """Move every pointer that is due and has no body, and those that become due by it."""
         while self._to_look_at and self._runs():
             pointer = self._to_look_at.popleft()
-            if not self._is_due(pointer):
+            if pointer.id not in self._open:
                 continue
-            if not self._moves_by_itself(pointer):
-                self._bodies.append(pointer)
+            if not self._is_due(pointer):
+                self._resting[pointer.id] = pointer
+            elif not self._moves_by_itself(pointer):
+                self._bodies[pointer.id] = pointer
             elif self.moves >= self.limits.moves:
+                self._to_look_at.append(pointer)
                 self.suspend(LimitError(f"the workflow made {self.limits.moves} moves in one pass"), pointer)
             else:
                 self.moves += 1
                 self._move(pointer)
+                self.look_at(pointer)
         if not self._open and self._runs():
             self._end_by_itself()
 
-    def next_body(self) -> ExecutionPointer | None:
-        """The pointer whose step is to run in this pass, if there is one."""
+    def take_body(self) -> ExecutionPointer | None:
+        """The pointer whose step is to run in this pass, if there is one: that which waits longest for its turn."""
         if not self._bodies or not self._runs():
             return None
-        if any(_RAN in pointer.extension_attributes for pointer in self._bodies):
-            return min(self._bodies, key=self._due_since)
-        return self._bodies[0]  # the oldest pointer stands first
+        return self._bodies.pop(next(iter(self._bodies)))
+
+    def look_at(self, pointer: ExecutionPointer) -> None:
+        """After a pointer was changed: it may be due again, behind all others."""
+        self._to_look_at.append(pointer)
+
+    def is_due(self) -> bool:
+        """Whether another pass can follow at once."""
+        return bool(self._bodies) or any(map(self._is_due, chain(self._resting.values(), self._to_look_at)))
 
     def _runs(self) -> bool:
         return self.instance.status is WorkflowStatus.RUNNABLE
@@ -177,12 +190,6 @@ class Flow:
             step.enter(self, pointer)
         except Exception as error:
             self.fail(pointer, error)
-        self.look_at(pointer)
-
-    def look_at(self, pointer: ExecutionPointer) -> None:
-        """After a pointer was changed: it may be due again."""
-        if pointer.id in self._open:
-            self._to_look_at.append(pointer)
 
     def wake(self, pointer: ExecutionPointer) -> None:
         """A due pointer begins, or goes on."""
@@ -212,10 +219,6 @@ class Flow:
             return to_millis(self.now)
         moments = [moment for pointer in self._open.values() if (moment := self._due_at(pointer)) is not None]
         return -(-to_micros(min(moments)) // 1000) if moments else None
-
-    def is_due(self) -> bool:
-        """Whether another pass can follow at once."""
-        return any(self._is_due(pointer) for pointer in self._open.values())
 
     def _due_at(self, pointer: ExecutionPointer) -> datetime | None:
         if pointer.active:
@@ -297,7 +300,7 @@ class Flow:
 
     def _opened(self, pointer: ExecutionPointer) -> None:
         self._open[pointer.id] = pointer
-        self._to_look_at.append(pointer)
+        self.look_at(pointer)
         if pointer.scope:
             self._open_inside[pointer.scope[-1]] += 1
 

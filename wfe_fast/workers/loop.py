@@ -150,7 +150,8 @@ class _Session(Generic[Item]):
         ]
 
     def start(self) -> None:
-        for thread in self._threads:
+        # The dispatcher last: nothing is claimed, and so nothing can stop the loop, before every thread that a stop waits for is there.
+        for thread in reversed(self._threads):
             thread.start()
 
     def held_items(self) -> Sequence[Item]:

@@ -88,6 +88,11 @@ def test_the_table(tmp_path: Path, files: dict[str, bytes]) -> None:
     values = {name.strip(): value.strip() for name, value in rows.items()}
     assert values["files"] == str(len(files))
     assert values["bytes"] == f"{sum(map(len, files.values())):,}"
+    (look,) = [line for line in done.stdout.splitlines() if "list_workflows" in line]
+    seen = subprocess.run(
+        look, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert seen.stdout.startswith("WorkflowInstance(")
     assert values["files lost"] == values["steps repeated"] == values["files in error"] == "0"
 
 

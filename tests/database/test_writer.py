@@ -271,3 +271,18 @@ def test_every_error_of_the_driver_is_ours(open_database: Open) -> None:
     for call in (database.write, database.read, database.snapshot):
         with pytest.raises(WfeError, match="nonsense"):
             call(lambda s: s.run("nonsense"))
+
+
+@pytest.mark.parametrize("kind", ["write", "snapshot"])
+def test_a_connection_that_cannot_even_roll_back_is_replaced(open_database: Open, kind: str) -> None:
+    database = open_database()
+
+    def never_ends(session: Any) -> None:
+        session.all("SELECT count(*) FROM t")
+        session.connection.set_progress_handler(lambda: True, 1)
+        session.all("SELECT count(*) FROM t, t AS u")
+
+    with pytest.raises(WfeError):
+        getattr(database, kind)(never_ends)
+    database.write(insert, 1)
+    assert database.snapshot(lambda s: s.all("SELECT b FROM t")) == [(1,)]

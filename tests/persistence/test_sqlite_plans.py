@@ -133,7 +133,7 @@ def plan(database: apsw.Connection, name: str) -> list[str]:
     sql: str = getattr(STATEMENTS, name)
     parameters = max((int(number) for number in re.findall(r"\?(\d+)", sql)), default=0)
     rows = database.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * parameters).fetchall()
-    return [row[3] for row in rows]
+    return [str(row[3]) for row in rows]
 
 
 @pytest.mark.parametrize("name", sorted(get_type_hints(Statements)))

@@ -15,7 +15,7 @@ import wfe_fast
 from wfe_fast.cli.demo import NothingToDoError, Settings, WorkersFailError, run_demo, work_list
 from wfe_fast.cli.files import standard_library
 from wfe_fast.cli.report import ProgressBar, print_report
-from wfe_fast.database.sqlite import sqlite_path
+from wfe_fast.database.sqlite_connection import sqlite_path
 
 _STOPPED = 130
 _FILES_OF_A_DATABASE = ("", "-wal", "-shm", "-journal")

@@ -110,13 +110,15 @@ def _errors(report: Report) -> Table:
     return table
 
 
+_LOOK = "import sys, wfe_fast; print(wfe_fast.open_provider(sys.argv[1]).list_workflows(limit=1).items[0])"
+
+
 def _next(report: Report) -> Text:
-    look = f"import wfe_fast; print(wfe_fast.open_provider({report.database!r}).list_workflows(limit=1).items[0])"
     return Text(
         f"""
 What to look at next:
   the first workflow, with its four steps and its row:
-    {shlex.join([sys.executable, "-c", look])}
+    {shlex.join([sys.executable, "-c", _LOOK, report.database])}
   when each step body began, and in which process:
     {report.log}
   the same command on the same database goes on where it stopped, and does nothing twice:

@@ -195,7 +195,10 @@ class SqliteDatabase:
     def _writer_session(self) -> SqliteSession:
         """The writing connection. For the queue's owner only."""
         session = self._writer
-        if session is None:
+        if session is None or session.broken:
+            if session is not None:
+                session.close()
+                self._writer = None
             self._check_usable()
             session = SqliteSession(self.path, self._busy_timeout)
             try:
@@ -239,6 +242,11 @@ class SqliteDatabase:
         return session
 
     def _return(self, session: SqliteSession) -> None:
+        if session.broken:
+            session.close()
+            with self._reader_returned:
+                self._reader_count -= 1
+            return
         self._idle.append(session)
         if self._closed:  # perhaps meanwhile, and whoever closed has not seen it
             self._close_readers()

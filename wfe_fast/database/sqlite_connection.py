@@ -83,12 +83,14 @@ def _path_of_url(url: str) -> str:
 class SqliteSession:
     """A connection, with the few verbs that operations use. One thread at a time."""
 
-    __slots__ = ("_busy_timeout", "_changes", "_deadline", "_execute", "connection", "path")
+    __slots__ = ("_busy_timeout", "_changes", "_deadline", "_execute", "broken", "connection", "path")
 
     def __init__(self, path: str, busy_timeout: float) -> None:
         self.path = path
         self._busy_timeout = busy_timeout
         self._deadline = 0.0
+        #: It could not even roll back. Closing it does, so it is to be closed and replaced.
+        self.broken = False
         self.connection = _open(path)
         self.connection.set_busy_handler(self._wait_for_lock)
         # One cursor for all: a statement is always read to its end before the next one begins.
@@ -125,10 +127,12 @@ class SqliteSession:
         self._execute("COMMIT")
 
     def rollback(self) -> None:
-        # Some failures have rolled back by themselves, and a connection that cannot even roll back does so when it is closed.
-        if self.connection.in_transaction:
-            with contextlib.suppress(apsw.Error):
-                self._execute("ROLLBACK")
+        if not self.connection.in_transaction:  # some failures have rolled back by themselves
+            return
+        try:
+            self._execute("ROLLBACK")
+        except apsw.Error:
+            self.broken = True
 
     def in_transaction(self) -> bool:
         return self.connection.in_transaction

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier as ProcessBarrier
 from threading import Barrier
@@ -55,7 +56,7 @@ def race_threads(jobs: Sequence[Callable[[], T]], timeout: float = PATIENCE) -> 
         except Exception as error:
             return Outcome(error=error)
 
-    threads = [Background(lambda job=job: run(job)) for job in jobs]
+    threads = [Background(partial(run, job)) for job in jobs]
     return [thread.result(timeout) for thread in threads]
 
 

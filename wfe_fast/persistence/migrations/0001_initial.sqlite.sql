@@ -119,7 +119,8 @@ CREATE INDEX subscriptions_open ON event_subscriptions (event_name, event_key, s
 CREATE INDEX subscriptions_by_workflow ON event_subscriptions (workflow_id, subscribe_as_of);
 
 CREATE TABLE scheduled_commands (
-    id INTEGER PRIMARY KEY,
+    -- AUTOINCREMENT: who has read a list of due commands must not take a new one for one of them that is gone.
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     command_name TEXT NOT NULL,
     data TEXT NOT NULL,
     execute_time INTEGER NOT NULL,

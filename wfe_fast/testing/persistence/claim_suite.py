@@ -50,7 +50,9 @@ class ClaimSuite(Suite):
 
     def test_oldest_first_at_most_limit_each_once(self, provider: PersistenceProvider) -> None:
         for moment in (5, 3, 9, 1, 7):
-            provider.create_new_workflow(a_workflow(id=str(moment), next_execution=moment, execution_pointers=pointers(moment)))
+            provider.create_new_workflow(
+                a_workflow(id=str(moment), next_execution=moment, execution_pointers=pointers(moment))
+            )
         claimed = provider.claim_runnable_instances("a", 2)
         assert _ids(claimed) == ["1", "3"]
         assert claimed == provider.get_workflow_instances(["1", "3"])
@@ -89,6 +91,15 @@ class ClaimSuite(Suite):
         provider.create_new_workflow(a_workflow(id="mine", next_execution=99))
         assert _ids(provider.claim_runnable_instances("worker", definitions=[("order", 1)])) == ["mine"]
 
+    def test_oldest_first_among_several_definitions(self, provider: PersistenceProvider) -> None:
+        for moment, definition in enumerate("abcabcab"):
+            provider.create_new_workflow(
+                a_workflow(id=str(moment), workflow_definition_id=definition, next_execution=moment)
+            )
+        wanted = [("b", 1), ("a", 1)]
+        assert _ids(provider.claim_runnable_instances("worker", 3, definitions=wanted)) == ["0", "1", "3"]
+        assert _ids(provider.claim_runnable_instances("worker", 9, definitions=wanted)) == ["4", "6", "7"]
+
     def test_as_at_selects_what_is_due(self, provider: PersistenceProvider) -> None:
         due = to_millis(START)
         provider.create_new_workflow(a_workflow(id="later", next_execution=due + 5000))
@@ -112,7 +123,9 @@ class ClaimSuite(Suite):
         clock.advance(0.002)
         assert len(provider.claim_runnable_instances("worker")) == 1
 
-    def test_a_suspended_or_sleeping_one_is_not_taken_over(self, provider: PersistenceProvider, clock: ManualClock) -> None:
+    def test_a_suspended_or_sleeping_one_is_not_taken_over(
+        self, provider: PersistenceProvider, clock: ManualClock
+    ) -> None:
         provider.create_new_workflow(a_workflow())
         claimed = _claim(provider, lease=10)
         claimed.next_execution = to_millis(clock() + timedelta(seconds=60))
@@ -217,7 +230,9 @@ class ClaimSuite(Suite):
         assert provider.renew_claims([e, d, never, c, b, a]) == [d, never, c, a]
         assert provider.renew_claims([]) == []
 
-    def test_an_expired_claim_that_nobody_took_is_renewed(self, provider: PersistenceProvider, clock: ManualClock) -> None:
+    def test_an_expired_claim_that_nobody_took_is_renewed(
+        self, provider: PersistenceProvider, clock: ManualClock
+    ) -> None:
         provider.create_new_workflow(a_workflow())
         claimed = _claim(provider, lease=10)
         clock.advance(3600)
@@ -229,10 +244,10 @@ class ClaimSuite(Suite):
         provider.create_new_workflow(a_workflow(id="w"))
         assert provider.get_workflow_instance("w").claims_without_commit == 0
         for expected in (1, 2, 3):
-            claimed = _claim(provider, lease=10)
-            assert claimed.claims_without_commit == expected
+            assert _claim(provider, lease=10).claims_without_commit == expected
             clock.advance(11)
-        provider.persist_workflow(claimed)
+        provider.persist_workflow(_claim(provider, lease=10))
+        clock.advance(11)
         for expected in (1, 2):
             assert _claim(provider, lease=10).claims_without_commit == expected
             clock.advance(11)
@@ -286,7 +301,9 @@ class FencingSuite(Suite):
             tx.persist_workflow(lost)
         assert everything(provider) == before
 
-    def test_its_release_takes_nothing_from_the_holder(self, provider: PersistenceProvider, lost: WorkflowInstance) -> None:
+    def test_its_release_takes_nothing_from_the_holder(
+        self, provider: PersistenceProvider, lost: WorkflowInstance
+    ) -> None:
         provider.release_claim(lost)
         assert provider.claim_runnable_instances("third") == []
         assert provider.renew_claims([lost, self.holder]) == [lost]

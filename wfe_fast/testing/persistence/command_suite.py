@@ -164,6 +164,24 @@ class CommandSuite(Suite):
         assert sorted(seen) == ["a", "b", "c"]
         assert _handled(provider, FAR) == []
 
+    def test_a_new_command_is_not_taken_for_one_that_is_gone(
+        self, provider: PersistenceProvider, store: StoreUnderTest, clock: ManualClock
+    ) -> None:
+        """While we handle the first, another process handles the second, and a third is stored, maybe in its place."""
+        other = store.open(clock=clock)
+        _schedule(provider, a=1, b=2)
+        seen: list[str] = []
+
+        def handle(command: ScheduledCommand) -> None:
+            seen.append(command.data)
+            if command.data == "a":
+                seen.extend(_handled(other))
+                _schedule(other, later=NOW + 1)
+
+        provider.process_commands(START, handle)
+        assert seen == ["a", "b"]
+        assert _handled(provider, FAR) == ["later"]
+
     def test_a_handler_may_schedule_others(self, provider: PersistenceProvider) -> None:
         _schedule(provider, a=1)
         provider.process_commands(START, lambda _: _schedule(provider, later=NOW + 1))

@@ -51,8 +51,10 @@ def _dispatch_all(provider: PersistenceProvider, limit: int = 500) -> int:
 class PublishSuite(Suite):
     """`publish_event` and `dispatch_events`."""
 
-    def test_the_pointer_gets_it_and_the_workflow_is_due(self, provider: PersistenceProvider, clock: ManualClock) -> None:
-        instance, subscription = waiting_workflow(provider)
+    def test_the_pointer_gets_it_and_the_workflow_is_due(
+        self, provider: PersistenceProvider, clock: ManualClock
+    ) -> None:
+        instance, _ = waiting_workflow(provider)
         event = an_event()
         clock.advance(5.5)
         assert provider.publish_event(event) == event.id
@@ -109,7 +111,9 @@ class PublishSuite(Suite):
         assert everything(provider) == before
 
     def test_only_this_name_and_key(self, provider: PersistenceProvider) -> None:
-        others = [waiting_workflow(provider, *wanted)[0] for wanted in ((NAME, "b"), ("b", KEY), (NAME, ""), (KEY, NAME))]
+        others = [
+            waiting_workflow(provider, *wanted)[0] for wanted in ((NAME, "b"), ("b", KEY), (NAME, ""), (KEY, NAME))
+        ]
         provider.publish_event(an_event())
         assert [_received(provider, other) for other in others] == [None] * 4
 
@@ -336,7 +340,9 @@ class TakeEventsSuite(Suite):
             raise ZeroDivisionError
         assert everything(provider) == before
 
-    def test_the_next_holder_takes_it(self, provider: PersistenceProvider, held: WorkflowInstance, clock: ManualClock) -> None:
+    def test_the_next_holder_takes_it(
+        self, provider: PersistenceProvider, held: WorkflowInstance, clock: ManualClock
+    ) -> None:
         provider.publish_event(an_event(event_data=1))
         clock.advance(101)
         (next,) = provider.claim_runnable_instances("other")
@@ -344,7 +350,9 @@ class TakeEventsSuite(Suite):
         assert (self._take(provider, next), received) in (([1], None), ([], 1))
         assert next.execution_pointers[0].event_data == 1
 
-    def test_a_lost_claim_takes_nothing(self, provider: PersistenceProvider, held: WorkflowInstance, clock: ManualClock) -> None:
+    def test_a_lost_claim_takes_nothing(
+        self, provider: PersistenceProvider, held: WorkflowInstance, clock: ManualClock
+    ) -> None:
         provider.publish_event(an_event(event_data=1))
         clock.advance(101)
         (next,) = provider.claim_runnable_instances("other")

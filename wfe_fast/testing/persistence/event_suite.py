@@ -31,7 +31,12 @@ class EventSuite(Suite):
     @pytest.mark.parametrize("kind", JSON_VALUES)
     def test_every_field_comes_back(self, provider: PersistenceProvider, kind: str) -> None:
         event = Event(
-            id="e", event_name="n", event_key="", event_data=JSON_VALUES[kind], event_time=_at(0.000001), is_processed=True
+            id="e",
+            event_name="n",
+            event_key="",
+            event_data=JSON_VALUES[kind],
+            event_time=_at(0.000001),
+            is_processed=True,
         )
         assert provider.create_event(event) == "e"
         assert exact(provider.get_event("e")) == exact(event)
@@ -107,8 +112,7 @@ class EventSuite(Suite):
 
         def since(seconds: float, after_id: str | None, limit: int | None = None) -> list[str]:
             return [
-                event.id
-                for event in provider.get_events_since(NAME, KEY, _at(seconds), after_id=after_id, limit=limit)
+                event.id for event in provider.get_events_since(NAME, KEY, _at(seconds), after_id=after_id, limit=limit)
             ]
 
         assert since(0, None) == expected

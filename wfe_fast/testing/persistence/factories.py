@@ -31,7 +31,7 @@ JSON_VALUES: dict[str, Any] = {
     "64 bits": [2**63 - 1, -(2**63), 2**64 - 1],
     "big integer": 123456789012345678901234567890,
     "negative big integer": -(10**40),
-    "text": "Grüße, 世界 🎉 \t\n\"quoted\" \\ / \x7f",
+    "text": 'Grüße, 世界 🎉 \t\n"quoted" \\ / \x7f',
     "a backslash and digits, not a NUL": "\\u0000",
     "empty text": "",
     "empties": [[], {}, "", [[]], [{}]],
@@ -63,7 +63,13 @@ def an_event(**fields: Any) -> Event:
 
 def a_subscription(**fields: Any) -> EventSubscription:
     """A subscription to `an_event` of a workflow that is not there, or as told."""
-    made = {"workflow_id": "nobody", "step_id": 0, "execution_pointer_id": "nowhere", "event_name": NAME, "event_key": KEY}
+    made = {
+        "workflow_id": "nobody",
+        "step_id": 0,
+        "execution_pointer_id": "nowhere",
+        "event_name": NAME,
+        "event_key": KEY,
+    }
     return EventSubscription(**{**made, "subscribe_as_of": EARLY, **fields})
 
 

@@ -217,10 +217,9 @@ class Model:
 
     def _deliver(self, subscription: EventSubscription, event: Event) -> None:
         row = self.rows.get(subscription.workflow_id)
-        if row is not None and row.claim is not None and row.instance.status not in FINAL_WORKFLOW_STATUSES:
-            if not self._is_free(row):
-                self.left.append((subscription.id, event))
-                return
+        if row is not None and row.instance.status not in FINAL_WORKFLOW_STATUSES and not self._is_free(row):
+            self.left.append((subscription.id, event))
+            return
         del self.subscriptions[subscription.id]
         if row is None or row.instance.status in FINAL_WORKFLOW_STATUSES:
             return

@@ -8,7 +8,14 @@ from typing import Any, ClassVar
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from wfe_fast.clock import to_millis
 from wfe_fast.errors import WfeError
@@ -42,9 +49,7 @@ _edits = st.lists(st.tuples(st.sampled_from(["add", "drop", "move", "set"]), _so
 
 #: Enough to find what a hand would not try, and little enough for every run of the tests.
 #: A failing sequence is shown as it was found: to make it shorter takes minutes, as every step is a real transaction.
-SETTINGS = settings(
-    max_examples=400, stateful_step_count=30, deadline=None, database=None, phases=[Phase.generate]
-)
+SETTINGS = settings(max_examples=60, stateful_step_count=30, deadline=None, database=None, phases=[Phase.generate])
 
 
 class _UndoError(Exception):
@@ -132,7 +137,12 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(
-        which=_some, edits=_edits, next_execution=_moments, status=_statuses, unchanged=st.booleans(), release=st.booleans()
+        which=_some,
+        edits=_edits,
+        next_execution=_moments,
+        status=_statuses,
+        unchanged=st.booleans(),
+        release=st.booleans(),
     )
     def persist(self, which: int, edits: Any, next_execution: Any, status: Any, unchanged: bool, release: bool) -> None:
         """Persist what somebody has in hand, however old it is."""
@@ -191,7 +201,9 @@ class Machine(RuleBasedStateMachine):
         as_at = FAR if ahead else self.clock()
         free = self.model.claimable(as_at)
         claimed = self.provider.claim_runnable_instances("worker", limit, LEASE, as_at=as_at)
-        assert len(claimed) == min(limit, len(free)), f"{[one.id for one in claimed]} of {[row.instance.id for row in free]}"
+        assert len(claimed) == min(limit, len(free)), (
+            f"{[one.id for one in claimed]} of {[row.instance.id for row in free]}"
+        )
         moments = [instance.next_execution for instance in claimed]
         assert moments == [row.instance.next_execution for row in free[:limit]]
         for instance in claimed:
@@ -321,10 +333,16 @@ class Machine(RuleBasedStateMachine):
         assert set(runnable) - early == {row.instance.id for row in model.runnable(FAR)} - early
         for key in KEYS:
             found = {one.id: one for one in self.provider.get_subscriptions(NAME, key, FAR) if one.id not in left}
-            assert found == {id: one for id, one in model.subscriptions.items() if one.event_key == key and id not in left}
+            assert found == {
+                id: one for id, one in model.subscriptions.items() if one.event_key == key and id not in left
+            }
             stored = {one.id: one for one in self.provider.get_events_since(NAME, key, START - timedelta(days=9))}
             assert stored == {one.id: one for one in model.events.values() if one.event_key == key}
-        if not left and not self._expired_claims() and all(row.claim is None or row in model.runnable(self.clock()) for row in model.rows.values()):
+        if (
+            not left
+            and not self._expired_claims()
+            and all(row.claim is None or row in model.runnable(self.clock()) for row in model.rows.values())
+        ):
             assert self.provider.next_due() == model.next_due()
 
     def teardown(self) -> None:

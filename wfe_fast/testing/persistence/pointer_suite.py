@@ -32,6 +32,16 @@ def _replace(given: Pointers) -> None:
     given[4] = full_pointer()
 
 
+def _remove_and_insert(given: Pointers) -> None:
+    del given[1], given[7]
+    given.insert(6, full_pointer())
+
+
+def _move_and_change(given: Pointers) -> None:
+    given.insert(9, given.pop(2))
+    given[9].persistence_data["moved"] = True
+
+
 CHANGES: dict[str, Callable[[Pointers], object]] = {
     "nothing": lambda given: None,
     "append": lambda given: given.append(full_pointer()),
@@ -51,8 +61,8 @@ CHANGES: dict[str, Callable[[Pointers], object]] = {
     "replace one": _replace,
     "replace all": lambda given: given.__setitem__(slice(None), pointers(12)),
     "equal new objects": _new_objects,
-    "remove and insert": lambda given: (given.pop(1), given.insert(6, full_pointer()), given.pop(8)),
-    "move and change": lambda given: (given.insert(9, given.pop(2)), given[9].persistence_data.update(moved=True)),
+    "remove and insert": _remove_and_insert,
+    "move and change": _move_and_change,
 }
 
 DEEP: dict[str, Callable[[ExecutionPointer], object]] = {
@@ -199,16 +209,17 @@ class LastWriterSuite(Suite):
     """A stale object persists: without `expect_unchanged` the stored pointers are then exactly its own."""
 
     @pytest.mark.parametrize("theirs", CHANGES)
-    @pytest.mark.parametrize("mine", ["nothing", "replace one", "shuffle", "insert in the middle"])
-    def test_stale_memory(self, provider: PersistenceProvider, mine: str, theirs: str) -> None:
-        provider.create_new_workflow(a_workflow(id="w", data={"by": "nobody"}, execution_pointers=pointers(10)))
-        my_copy, their_copy = provider.get_workflow_instance("w"), provider.get_workflow_instance("w")
-        CHANGES[theirs](their_copy.execution_pointers)
-        their_copy.data["by"] = "them"
-        provider.persist_workflow(their_copy)
-        CHANGES[mine](my_copy.execution_pointers)
-        provider.persist_workflow(my_copy)
-        assert provider.get_workflow_instance("w") == my_copy
+    def test_stale_memory(self, provider: PersistenceProvider, theirs: str) -> None:
+        for mine in ("nothing", "replace one", "shuffle", "insert in the middle"):
+            provider.create_new_workflow(a_workflow(id=mine, data={"by": "nobody"}, execution_pointers=pointers(10)))
+            my_copy, their_copy = provider.get_workflow_instance(mine), provider.get_workflow_instance(mine)
+            CHANGES[theirs](their_copy.execution_pointers)
+            their_copy.data["by"] = "them"
+            provider.persist_workflow(their_copy)
+            CHANGES[mine](my_copy.execution_pointers)
+            provider.persist_workflow(my_copy)
+            assert provider.get_workflow_instance(mine) == my_copy
+            provider.delete_workflow(mine)
 
     def test_their_change_to_a_pointer_that_i_left_alone(self, provider: PersistenceProvider) -> None:
         provider.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(4)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from wfe_fast.clock import from_millis, to_millis
 from wfe_fast.errors import WorkflowNotFoundError
 from wfe_fast.persistence.contract import PersistenceProvider
-from wfe_fast.persistence.models import ScheduledCommand, WorkflowStatus
+from wfe_fast.persistence.models import ScheduledCommand, WorkflowInstance, WorkflowStatus
 from wfe_fast.testing.clock import START, ManualClock
 from wfe_fast.testing.persistence.base import Suite
 from wfe_fast.testing.persistence.factories import (
@@ -81,11 +83,42 @@ class ListSuite(Suite):
         assert _listed(provider, status=SUSPENDED, definition_id="order", reference="r") == ["a"]
         assert _listed(provider, status=TERMINATED) == _listed(provider, definition_id="") == []
 
+    def test_every_combination_of_filters(self, provider: PersistenceProvider) -> None:
+        for number in range(48):
+            self._create(
+                provider,
+                f"{number:02}",
+                number // 3,
+                workflow_definition_id=f"d{number % 3}",
+                status=list(WorkflowStatus)[number % 4],
+                reference=None if number % 5 == 0 else f"r{number % 2}",
+            )
+        everyone = provider.list_workflows().items
+        accepts: dict[str, Callable[[WorkflowInstance], bool]] = {
+            "status": lambda one: one.status is SUSPENDED,
+            "definition_id": lambda one: one.workflow_definition_id == "d1",
+            "reference": lambda one: one.reference == "r1",
+            "created_after": lambda one: one.create_time >= _at(3),
+            "created_before": lambda one: one.create_time < _at(12),
+        }
+        values = dict(zip(accepts, (SUSPENDED, "d1", "r1", _at(3), _at(12)), strict=True))
+        for chosen in (set(some) for size in range(6) for some in combinations(accepts, size)):
+            filters: dict[str, Any] = {name: values[name] for name in chosen}
+            expected = [one for one in everyone if all(accepts[name](one) for name in chosen)]
+            assert provider.list_workflows(**filters).items == expected, chosen
+            found: list[WorkflowInstance] = []
+            page = provider.list_workflows(limit=2, **filters)
+            while page.next is not None:
+                found += page.items
+                page = provider.list_workflows(limit=2, after=page.next, **filters)
+            assert found + page.items == expected, chosen
+
     @pytest.mark.parametrize("limit", [1, 2, 3, 5, 12, 13, 100])
     def test_pages_cover_everything_once(self, provider: PersistenceProvider, limit: int) -> None:
         for number in range(12):
             self._create(provider, f"{number:02}", number // 4, status=SUSPENDED if number % 3 else RUNNABLE)
-        for filters in ({}, {"status": SUSPENDED}):
+        choices: list[dict[str, Any]] = [{}, {"status": SUSPENDED}]
+        for filters in choices:
             expected = [one.id for one in provider.list_workflows(**filters).items]
             found: list[str] = []
             page = provider.list_workflows(limit=limit, **filters)
@@ -147,7 +180,7 @@ class RetentionSuite(Suite):
         self._create_all_of(provider, "v")
         provider.delete_workflow("v")
         assert everything(provider) == before
-        assert provider.get_errors("v") == provider.subscriptions_of("v") == []
+        assert (provider.get_errors("v"), provider.subscriptions_of("v")) == ([], [])
         assert [command.data for command in drain_commands(provider)] == ["w"]
 
     def test_an_event_command_of_that_name_stays(self, provider: PersistenceProvider) -> None:
@@ -194,7 +227,7 @@ class RetentionSuite(Suite):
         assert provider.purge_workflows(COMPLETE, _at(-1), limit=2) == 1
         assert provider.purge_workflows(COMPLETE, _at(-1), limit=2) == 0
         assert sorted(_listed(provider)) == ["a", "n", "r", "t"]
-        assert provider.get_errors("b") == provider.subscriptions_of("b") == []
+        assert (provider.get_errors("b"), provider.subscriptions_of("b")) == ([], [])
         assert len(provider.get_errors("a")) == len(provider.subscriptions_of("a")) == 2
         assert sorted(command.data for command in drain_commands(provider)) == ["a", "t"]
 

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ class RaceSuite(Suite):
         def by_threads(job: Job, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
             own = request.param == "providers"
             providers = [store.open() if own else shared for _ in arguments]
-            calls = [lambda p=p, args=args: job(p, *args) for p, args in zip(providers, arguments, strict=True)]
+            calls = [partial(job, provider, *args) for provider, args in zip(providers, arguments, strict=True)]
             return values(race_threads(calls))
 
         return by_processes if request.param == "processes" else by_threads
@@ -168,7 +169,9 @@ class RaceSuite(Suite):
             for number, instance in enumerate(loaded):
                 instance.data = {"by": number}
                 instance.execution_pointers[number % 3].persistence_data = {"by": number}
-            outcomes = race_threads([lambda i=i: shared.persist_workflow(i, expect_unchanged=True) for i in loaded])
+            outcomes = race_threads(
+                [partial(shared.persist_workflow, instance, expect_unchanged=True) for instance in loaded]
+            )
             won, errors = winners_and_errors(outcomes)
             assert len(won) == 1
             assert {type(error) for error in errors} == {ConcurrentUpdateError}
@@ -211,7 +214,7 @@ class RaceSuite(Suite):
                     commits += 1
             return commits
 
-        counted = values(race_threads([lambda n=n: work(str(n)) for n in range(RACERS)]))
+        counted = values(race_threads([partial(work, str(racer)) for racer in range(RACERS)]))
         assert shared.get_workflow_instance("w").data["count"] == sum(counted) > 0
 
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

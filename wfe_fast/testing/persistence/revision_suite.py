@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -36,7 +37,11 @@ class RevisionSuite(Suite):
         return instance
 
     def test_nobody_else(self, provider: PersistenceProvider, instance: WorkflowInstance) -> None:
-        loads = (lambda: instance, lambda: provider.get_workflow_instance("w"), lambda: provider.get_workflow_instances(["w"])[0])
+        loads: tuple[Callable[[], WorkflowInstance], ...] = (
+            lambda: instance,
+            lambda: provider.get_workflow_instance("w"),
+            lambda: provider.get_workflow_instances(["w"])[0],
+        )
         for load in loads:
             writer = load()
             for number in range(3):
@@ -96,7 +101,9 @@ class RevisionSuite(Suite):
                 provider.persist_workflow(unknown, expect_unchanged=True)
             assert everything(provider) == before
 
-    def test_made_by_hand_and_persisted_is_known(self, provider: PersistenceProvider, instance: WorkflowInstance) -> None:
+    def test_made_by_hand_and_persisted_is_known(
+        self, provider: PersistenceProvider, instance: WorkflowInstance
+    ) -> None:
         by_hand = a_workflow(id="w", execution_pointers=pointers(1))
         provider.persist_workflow(by_hand)
         by_hand.execution_pointers.append(a_pointer())
@@ -120,7 +127,9 @@ class RevisionSuite(Suite):
         with pytest.raises(WorkflowNotFoundError):
             provider.persist_workflow(instance, expect_unchanged=True)
 
-    def test_a_failed_persist_changes_no_memory(self, provider: PersistenceProvider, instance: WorkflowInstance) -> None:
+    def test_a_failed_persist_changes_no_memory(
+        self, provider: PersistenceProvider, instance: WorkflowInstance
+    ) -> None:
         provider.create_new_workflow(a_workflow(name="taken"))
         instance.name = "taken"
         instance.execution_pointers.pop(0)

@@ -41,7 +41,9 @@ class RollbackSuite(Suite):
             return provider.claim_runnable_instances("worker")[0]
         return provider.get_workflow_instance("w")
 
-    def test_a_persist_that_was_undone_and_done_again(self, provider: PersistenceProvider, instance: WorkflowInstance) -> None:
+    def test_a_persist_that_was_undone_and_done_again(
+        self, provider: PersistenceProvider, instance: WorkflowInstance
+    ) -> None:
         _change(instance)
         _undone_persist(provider, instance)
         provider.persist_workflow(instance)
@@ -99,7 +101,9 @@ class RollbackSuite(Suite):
         provider.persist_workflow(instance)
         assert provider.get_workflow_instance("w") == instance
 
-    def test_an_object_loaded_in_a_block_that_was_undone(self, provider: PersistenceProvider, instance: WorkflowInstance) -> None:
+    def test_an_object_loaded_in_a_block_that_was_undone(
+        self, provider: PersistenceProvider, instance: WorkflowInstance
+    ) -> None:
         with pytest.raises(_PlannedError), provider.transaction() as tx:
             _change(instance)
             tx.persist_workflow(instance)

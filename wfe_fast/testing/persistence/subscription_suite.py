@@ -149,7 +149,9 @@ class SubscriptionSuite(Suite):
         provider.set_subscription_token("s", "one", "worker", None)
         assert _ids(provider.get_subscriptions(NAME, KEY, FAR)) == ["s"]
 
-    def test_first_open_skips_claimed_and_takes_expired(self, provider: PersistenceProvider, clock: ManualClock) -> None:
+    def test_first_open_skips_claimed_and_takes_expired(
+        self, provider: PersistenceProvider, clock: ManualClock
+    ) -> None:
         for id, seconds in (("b", 2), ("a", 1), ("c", 3)):
             provider.create_event_subscription(a_subscription(id=id, subscribe_as_of=_at(seconds)))
 
@@ -166,7 +168,12 @@ class SubscriptionSuite(Suite):
         assert first() == "a"
 
     def test_of_a_workflow_and_of_a_pointer(self, provider: PersistenceProvider) -> None:
-        for id, workflow, pointer, seconds in (("c", "w", "p", 3), ("a", "w", "q", 1), ("b", "w", "p", 2), ("x", "v", "p", 1)):
+        for id, workflow, pointer, seconds in (
+            ("c", "w", "p", 3),
+            ("a", "w", "q", 1),
+            ("b", "w", "p", 2),
+            ("x", "v", "p", 1),
+        ):
             provider.create_event_subscription(
                 a_subscription(id=id, workflow_id=workflow, execution_pointer_id=pointer, subscribe_as_of=_at(seconds))
             )

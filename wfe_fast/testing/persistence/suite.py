@@ -15,14 +15,14 @@ from wfe_fast.testing.persistence.race_suite import RaceSuite
 from wfe_fast.testing.persistence.revision_suite import ControlSuite, RevisionSuite
 from wfe_fast.testing.persistence.rollback_suite import RollbackSuite
 from wfe_fast.testing.persistence.subscription_suite import ActivitySuite, SubscriptionSuite
-from wfe_fast.testing.persistence.transaction_suite import AtomicitySuite, TransactionSuite
+from wfe_fast.testing.persistence.transaction_suite import AtomicitySuite, IsolationSuite, TransactionSuite
 from wfe_fast.testing.persistence.values_suite import FieldSuite
 from wfe_fast.testing.persistence.waking_suite import NextDueSuite, WakeUpSuite
 from wfe_fast.testing.persistence.workflow_suite import CreateSuite, PersistSuite, RunnableSuite
 
 
 class InProcessSuite:
-    """What a store has to keep within one process: everything but wake-ups, races and crashes."""
+    """What a store has to keep within one process: everything but isolation, wake-ups, races and crashes."""
 
     class TestCreates(CreateSuite):
         pass
@@ -102,6 +102,9 @@ class InProcessSuite:
 
 class PersistenceSuite(InProcessSuite):
     """All of contract A. Subclass it, and override the fixture `store`."""
+
+    class TestIsolation(IsolationSuite):
+        pass
 
     class TestWakeUps(WakeUpSuite):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from threading import Event as Signal
 from typing import Any
 
@@ -35,7 +36,6 @@ from wfe_fast.testing.persistence.state import all_workflows, claimable, drain_c
 from wfe_fast.testing.persistence.writes import KEYS, READS, WRITES, build_world, methods_of
 from wfe_fast.testing.store import StoreUnderTest
 from wfe_fast.testing.waiting import PATIENCE, Background
-
 
 #: Between the end of the lease that the world's holder has, and the end of the one that it renews to.
 LATER = 2700.0
@@ -137,7 +137,11 @@ def _visible(store: PersistenceTransaction) -> dict[str, Any]:
         "workflows": [(one.id, one.status, one.description, one.next_execution, one.data) for one in workflows],
         "pointers": [[(p.id, p.event_data, p.persistence_data) for p in one.execution_pointers] for one in workflows],
         "subscriptions": [(sub.id, sub.external_worker_id) for sub in subscriptions],
-        "events": [(e.id, e.is_processed) for name, key in KEYS for e in store.get_events_since(name, key, START.min.replace(tzinfo=START.tzinfo))],
+        "events": [
+            (e.id, e.is_processed)
+            for name, key in KEYS
+            for e in store.get_events_since(name, key, START.min.replace(tzinfo=START.tzinfo))
+        ],
         "errors": [error.message for error in store.get_errors("stored")],
         "runnable": store.get_runnable_instances(FAR),
         "oldest": store.oldest_runnable(),
@@ -172,19 +176,6 @@ class TransactionSuite(Suite):
             assert tx.get_workflow_instance("w") == loaded
         assert provider.get_workflow_instance("w") == loaded
 
-    def test_nobody_else_sees_them_before_the_end(
-        self, provider: PersistenceProvider, store: StoreUnderTest, clock: ManualClock
-    ) -> None:
-        other = store.open(clock=clock)
-        with provider.transaction() as tx:
-            tx.create_new_workflow(a_workflow(id="w"))
-            tx.create_event(an_event(id="e"))
-            for reader in (other, provider):
-                assert Background(lambda r=reader: r.get_workflow_instances(["w"])).result() == []
-                assert Background(lambda r=reader: r.get_runnable_events(FAR)).result() == []
-        for reader in (other, provider):
-            assert Background(lambda r=reader: len(r.get_workflow_instances(["w"]))).result() == 1
-
     def test_calls_on_the_provider_join(self, provider: PersistenceProvider) -> None:
         before = everything(provider)
         with pytest.raises(_PlannedError), provider.transaction() as tx:
@@ -205,13 +196,16 @@ class TransactionSuite(Suite):
 
     @pytest.mark.parametrize("failed", [False, True])
     def test_after_its_block_it_is_over(self, provider: PersistenceProvider, failed: bool) -> None:
+        blocks: list[PersistenceTransaction] = []
         try:
             with provider.transaction() as tx:
+                blocks.append(tx)
                 if failed:
                     raise _PlannedError
         except _PlannedError:
             assert failed
         before = everything(provider)
+        (tx,) = blocks
         for call in _calls(tx):
             with pytest.raises(InvalidStateError):
                 call()
@@ -337,6 +331,23 @@ class TransactionSuite(Suite):
             pass
         assert leave() == "w"
         assert provider.get_workflow_instance("w").id == "w"
+
+
+class IsolationSuite(Suite):
+    """Who is outside of a block sees nothing of it before its end, and does not wait to see that."""
+
+    def test_nobody_else_sees_them_before_the_end(
+        self, provider: PersistenceProvider, store: StoreUnderTest, clock: ManualClock
+    ) -> None:
+        other = store.open(clock=clock)
+        with provider.transaction() as tx:
+            tx.create_new_workflow(a_workflow(id="w"))
+            tx.create_event(an_event(id="e"))
+            for reader in (other, provider):
+                assert Background(partial(reader.get_workflow_instances, ["w"])).result() == []
+                assert Background(partial(reader.get_runnable_events, FAR)).result() == []
+        for reader in (other, provider):
+            assert len(Background(partial(reader.get_workflow_instances, ["w"])).result()) == 1
 
 
 def _calls(store: PersistenceTransaction) -> list[Callable[[], object]]:

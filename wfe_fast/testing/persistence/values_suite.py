@@ -156,26 +156,26 @@ def _create(store: PersistenceTransaction, instance: Any) -> object:
     return store.create_new_workflow(instance)
 
 
-def _persist(store: PersistenceTransaction, instance: Any) -> object:
+def _persist(store: PersistenceTransaction, instance: Any) -> None:
     if instance.id == "new":
         instance.id = "stored"
-    return store.persist_workflow(instance)
+    store.persist_workflow(instance)
 
 
 def _create_pointer(store: PersistenceTransaction, pointer: Any) -> object:
     return store.create_new_workflow(a_workflow(execution_pointers=[a_pointer(), pointer]))
 
 
-def _persist_pointer(store: PersistenceTransaction, pointer: Any) -> object:
+def _persist_pointer(store: PersistenceTransaction, pointer: Any) -> None:
     instance = store.get_workflow_instance("stored")
     instance.execution_pointers.insert(1, pointer)
-    return store.persist_workflow(instance)
+    store.persist_workflow(instance)
 
 
-def _persist_subscriptions(store: PersistenceTransaction, subscription: Any) -> object:
+def _persist_subscriptions(store: PersistenceTransaction, subscription: Any) -> None:
     instance = store.get_workflow_instance("stored")
     instance.description = "changed"
-    return store.persist_workflow_with_subscriptions(instance, [a_subscription(), subscription])
+    store.persist_workflow_with_subscriptions(instance, [a_subscription(), subscription])
 
 
 def _a_command() -> ScheduledCommand:
@@ -248,29 +248,31 @@ class FieldSuite(Suite):
         assert everything(provider) == before
         assert drain_commands(provider) == []
 
-    @pytest.mark.parametrize("kind", NOT_JSON)
     @pytest.mark.parametrize("model", JSON_FIELDS)
-    def test_what_json_cannot_hold(
-        self, provider: PersistenceProvider, before: dict[str, Any], model: str, kind: str
-    ) -> None:
+    def test_what_json_cannot_hold(self, provider: PersistenceProvider, before: dict[str, Any], model: str) -> None:
         _, make, write = MODELS[model]
-        for field in JSON_FIELDS[model]:
-            made = make()
-            bad = NOT_JSON[kind]
-            setattr(made, field, {"deep": [0, {"x": bad}]} if field == "extension_attributes" else bad)
-            with pytest.raises(SerializationError) as caught:
-                write(provider, made)
-            assert field in caught.value.field
-            assert isinstance(caught.value, WfeError)
-            assert isinstance(caught.value, ValueError)
+        for kind, bad in NOT_JSON.items():
+            for field in JSON_FIELDS[model]:
+                made = make()
+                setattr(made, field, {"deep": [0, {"x": bad}]} if field == "extension_attributes" else bad)
+                with pytest.raises(SerializationError) as caught:
+                    write(provider, made)
+                    pytest.fail(f"{field} took {kind}")
+                assert field in caught.value.field, kind
+                assert isinstance(caught.value, WfeError)
+                assert isinstance(caught.value, ValueError)
         assert everything(provider) == before
 
     @pytest.mark.parametrize("model", MODELS)
     def test_something_else_than_the_model(
         self, provider: PersistenceProvider, before: dict[str, Any], model: str
     ) -> None:
-        write = MODELS[model][2] if model != "persist" else lambda store, made: store.persist_workflow(made)
-        for bad in (None, "x", {}, 5, _Opaque(), WorkflowInstance, an_event() if "event" not in model else a_workflow()):
+        def persist(store: PersistenceTransaction, made: Any) -> None:
+            store.persist_workflow(made)
+
+        write = persist if model == "persist" else MODELS[model][2]
+        refused: list[Any] = [None, "x", {}, 5, _Opaque(), WorkflowInstance]
+        for bad in (*refused, a_workflow() if "event" in model else an_event()):
             with pytest.raises(InvalidValueError):
                 write(provider, bad)
         assert everything(provider) == before

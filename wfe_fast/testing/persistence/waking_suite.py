@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from wfe_fast.clock import from_millis, system_clock, to_millis
-from wfe_fast.errors import WorkflowNotFoundError
+from wfe_fast.errors import StoreClosedError, WorkflowNotFoundError
 from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.persistence.models import ScheduledCommand, WorkflowStatus
 from wfe_fast.testing.clock import START, ManualClock
@@ -32,10 +32,10 @@ def _resume(provider: PersistenceProvider) -> object:
     return provider.change_status("suspended", WorkflowStatus.RUNNABLE)
 
 
-def _persist_due(provider: PersistenceProvider) -> object:
+def _persist_due(provider: PersistenceProvider) -> None:
     instance = provider.get_workflow_instance("sleeping")
     instance.next_execution = 0
-    return provider.persist_workflow(instance)
+    provider.persist_workflow(instance)
 
 
 def _transaction(provider: PersistenceProvider) -> object:
@@ -110,7 +110,9 @@ class NextDueSuite(Suite):
         assert due is not None
         assert due <= clock()
 
-    def test_a_claimed_one_that_sleeps_longer_than_its_lease(self, provider: PersistenceProvider, clock: ManualClock) -> None:
+    def test_a_claimed_one_that_sleeps_longer_than_its_lease(
+        self, provider: PersistenceProvider, clock: ManualClock
+    ) -> None:
         provider.create_new_workflow(a_workflow())
         (held,) = provider.claim_runnable_instances("worker", lease=10)
         wake = to_millis(clock() + timedelta(seconds=60))
@@ -220,9 +222,23 @@ class WakeUpSuite(Suite):
         assert thread.result(SOON) is True
 
     def test_several_waiters(self, waker: PersistenceProvider) -> None:
-        threads = [Background(lambda: waker.wait_for_work(PATIENCE)).wait_until_inside("wait_for_work") for _ in range(5)]
+        threads = [
+            Background(lambda: waker.wait_for_work(PATIENCE)).wait_until_inside("wait_for_work") for _ in range(5)
+        ]
         waker.create_new_workflow(a_workflow())
         assert [thread.result(SOON) for thread in threads] == [True] * 5
+
+    def test_closing_ends_the_wait(self, store: StoreUnderTest, waker: PersistenceProvider) -> None:
+        waits: list[Callable[[], object]] = [
+            lambda: waker.wait_for_work(PATIENCE),
+            lambda: waker.wait_for_status("waiting", [WorkflowStatus.COMPLETE], PATIENCE),
+        ]
+        names = ("wait_for_work", "wait_for_status")
+        threads = [Background(wait).wait_until_inside(name) for wait, name in zip(waits, names, strict=True)]
+        waker.close()
+        for thread in threads:
+            with pytest.raises(StoreClosedError):
+                thread.result(SOON)
 
     def test_status_is_there_already(self, waker: PersistenceProvider) -> None:
         for statuses in ([WorkflowStatus.SUSPENDED], set(WorkflowStatus)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -96,7 +97,9 @@ class CreateSuite(Suite):
     def test_a_taken_id_or_name_is_refused_and_nothing_stored(self, provider: PersistenceProvider, field: str) -> None:
         provider.create_new_workflow(a_workflow(id="w", name="n", execution_pointers=pointers(2)))
         before = everything(provider)
-        second = a_workflow(**{"id": "v", "name": "m", "execution_pointers": pointers(3), field: {"id": "w", "name": "n"}[field]})
+        second = a_workflow(
+            **{"id": "v", "name": "m", "execution_pointers": pointers(3), field: {"id": "w", "name": "n"}[field]}
+        )
         with pytest.raises(DuplicateWorkflowError) as caught:
             provider.create_new_workflow(second)
         assert caught.value.field == field
@@ -105,7 +108,9 @@ class CreateSuite(Suite):
     def test_two_pointers_with_one_id_are_refused_and_nothing_stored(self, provider: PersistenceProvider) -> None:
         with pytest.raises(DuplicatePointerError):
             provider.create_new_workflow(
-                a_workflow(id="w", execution_pointers=[a_pointer(id="p"), a_pointer(id="q"), a_pointer(id="p", step_id=1)])
+                a_workflow(
+                    id="w", execution_pointers=[a_pointer(id="p"), a_pointer(id="q"), a_pointer(id="p", step_id=1)]
+                )
             )
         with pytest.raises(WorkflowNotFoundError):
             provider.get_workflow_instance("w")
@@ -194,14 +199,15 @@ class PersistSuite(Suite):
     def test_data_changed_in_place(self, provider: PersistenceProvider) -> None:
         instance = a_workflow(data={"a": {"b": [1, {"c": 2}]}, "n": 1})
         provider.create_new_workflow(instance)
-        for change in (
+        changes: list[Callable[[Any], object]] = [
             lambda data: data["a"]["b"][1].update(c=3),
             lambda data: data["a"]["b"].append(None),
             lambda data: data["a"]["b"].reverse(),
             lambda data: data.update(n=True),
             lambda data: data.update(n=1.0),
             lambda data: data.pop("a"),
-        ):
+        ]
+        for change in changes:
             change(instance.data)
             provider.persist_workflow(instance)
             loaded = provider.get_workflow_instance(instance.id)

@@ -83,9 +83,9 @@ def _changed(instance: WorkflowInstance) -> WorkflowInstance:
     return instance
 
 
-def _persist_with_subscriptions(tx: PersistenceTransaction, world: World) -> object:
+def _persist_with_subscriptions(tx: PersistenceTransaction, world: World) -> None:
     made = [a_subscription(id=f"more-{n}", workflow_id="stored") for n in range(2)]
-    return tx.persist_workflow_with_subscriptions(_changed(world.stored), made)
+    tx.persist_workflow_with_subscriptions(_changed(world.stored), made)
 
 
 def _take_events(tx: PersistenceTransaction, world: World) -> object:
@@ -99,7 +99,9 @@ def _token(world: World) -> str:
 
 #: A label that begins with the method's name → the call. Each of them changes the world of `build_world`.
 WRITES: dict[str, Callable[[PersistenceTransaction, World], object]] = {
-    "create_new_workflow": lambda tx, w: tx.create_new_workflow(a_workflow(id="new", execution_pointers=[full_pointer(n) for n in "ab"])),
+    "create_new_workflow": lambda tx, w: tx.create_new_workflow(
+        a_workflow(id="new", execution_pointers=[full_pointer(n) for n in "ab"])
+    ),
     "persist_workflow": lambda tx, w: tx.persist_workflow(_changed(w.stored)),
     "persist_workflow claimed": lambda tx, w: tx.persist_workflow(_changed(w.held)),
     "persist_workflow release": lambda tx, w: tx.persist_workflow(_changed(w.held), release=True),

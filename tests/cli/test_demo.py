@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -205,7 +206,8 @@ def test_workers_that_end_by_themselves_end_the_run(tmp_path: Path, files: dict[
     )
     done = run_demo("folder", "--workers", 2, cwd=tmp_path, path=(poison,))
     assert done.returncode == 1
-    assert "3 workers ended by themselves" in done.stderr
+    # One more than were started at first; or more, where several had died by the time of one look.
+    assert re.search(r"wfe-fast: [3-9] workers ended by themselves", done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class ChangeSignal:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         return False
-                    self._condition.wait(left if self._look is None else min(left, self._every))
+                    self._condition.wait(min(left, threading.TIMEOUT_MAX if self._look is None else self._every))
             finally:
                 self._waiting -= 1
         return True

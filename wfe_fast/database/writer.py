@@ -74,7 +74,7 @@ class Member:
         self._gate.release()
 
     def wait(self, seconds: float) -> bool:
-        return self._gate.acquire(timeout=seconds)
+        return self._gate.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
 class WriteQueue:

@@ -82,8 +82,9 @@ def head_of(instance: WorkflowInstance) -> Head:
 
 
 def raw_head_of(instance: WorkflowInstance) -> tuple[object, ...]:
-    """The fields of `head_of`, as they are."""
+    """The id and the fields of `head_of`, as they are."""
     return (
+        instance.id,
         instance.name,
         instance.root_workflow_id,
         instance.workflow_definition_id,
@@ -101,7 +102,7 @@ def _optional_text(value: object, field: str) -> str | None:
 def check_due(instance: WorkflowInstance) -> int | None:
     """The instance's next_execution, checked."""
     due = instance.next_execution
-    return None if due is None else check_millis(due, "next_execution")
+    return due if due is None else check_millis(due, "next_execution")
 
 
 def check_status(instance: WorkflowInstance) -> WorkflowStatus:

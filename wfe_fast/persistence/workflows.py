@@ -154,14 +154,20 @@ class WorkflowMethods(Operations):
         check_bool(expect_unchanged, "expect_unchanged")
         check_bool(release, "release")
         memory = memory_of(instance)
+        raw = raw_head_of(instance)
+        id = instance.id
+        # What is the same as last time was checked then; a comparison of eight identical objects costs a tenth of the checks.
+        if memory is not None and raw == memory.raw_head:
+            head = memory.head
+        else:
+            check_name(id, "id")
+            head = head_of(instance)
+            if not head[0]:
+                head = (id, *head[1:])
+            if memory is not None and memory.raw_head[0] != id:
+                memory = None  # the object was given another id: what it knows is of another workflow
         if expect_unchanged and memory is None:
             raise InvalidStateError("expect_unchanged needs an instance that was loaded, created or persisted before")
-        id = check_name(instance.id, "id")
-        # What is the same as last time was checked then; a comparison of seven identical objects costs a tenth of the checks.
-        raw = raw_head_of(instance)
-        head = memory.head if memory is not None and raw == memory.raw_head else head_of(instance)
-        if not head[0]:
-            head = (id, *head[1:])
         stored = None if memory is None else memory.stored
         pointers = instance.execution_pointers
         lines, changed = encode_pointers(pointers, NOTHING if stored is None else stored)

@@ -122,6 +122,20 @@ class RevisionSuite(Suite):
             provider.persist_workflow(instance, expect_unchanged=True)
         assert provider.get_workflow_instance("w") == again
 
+    def test_an_object_that_was_given_another_id_is_that_workflow(
+        self, provider: PersistenceProvider, instance: WorkflowInstance
+    ) -> None:
+        """What it was loaded from stays as it is."""
+        before = provider.get_workflow_instance("w")
+        provider.create_new_workflow(a_workflow(id="other"))
+        instance.id = instance.name = "other"
+        instance.execution_pointers = pointers(2)
+        with pytest.raises(InvalidStateError):
+            provider.persist_workflow(instance, expect_unchanged=True)
+        provider.persist_workflow(instance)
+        assert provider.get_workflow_instance("other") == instance
+        assert provider.get_workflow_instance("w") == before
+
     def test_deleted_is_not_found(self, provider: PersistenceProvider, instance: WorkflowInstance) -> None:
         provider.delete_workflow("w")
         with pytest.raises(WorkflowNotFoundError):

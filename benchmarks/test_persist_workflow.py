@@ -69,7 +69,7 @@ def floor_call(connection: apsw.Connection) -> Callable[[], None]:
     def persist() -> None:
         revision = next(revisions)
         execute("BEGIN IMMEDIATE")
-        execute(STATEMENTS.persist_step, (sequence, revision, 0, None, False, revision, data))
+        execute(STATEMENTS.persist_step, (sequence, "one", 0, revision, 0, None, False, revision, data))
         execute(STATEMENTS.update_pointer, ("one", CHANGED, documents[revision % 100]))
         execute("COMMIT")
 

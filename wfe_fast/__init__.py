@@ -67,7 +67,8 @@ def open_provider(url: str, **options: Any) -> PersistenceProvider:
         options: the keywords of the provider's class, `wfe_fast.sqlite.SqlitePersistenceProvider`.
 
     Raises:
-        InvalidValueError: the URL's scheme is not known, or an option is wrong.
+        InvalidValueError: the URL's scheme is not known, or an option's value is wrong.
+        TypeError: the provider has no such option.
     """
     if not isinstance(url, str):
         raise InvalidValueError("url", "must be text", url)

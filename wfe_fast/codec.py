@@ -94,10 +94,13 @@ def check_json(value: Any, path: str, _depth: int = 0) -> None:
         raise SerializationError(path, f"a {kind.__name__} is not a JSON value")
 
 
-#: Deeper values are refused. What can be encoded on a shallow stack must be decodable on a deep one (Python's limit is 1,000 frames in
-#: all), and SQLite's JSON functions stop at 1,000 levels, so SQL could not read what we had stored.
+#: Deeper values are refused (an execution pointer, which holds values, may be two levels deeper). What can be encoded on a shallow stack
+#: must be decodable on a deep one (Python's limit is 1,000 frames in all), and SQLite's JSON functions stop at 1,000 levels, so SQL
+#: could not read what we had stored.
 MAX_DEPTH = 500
 
+#: Both kinds of brackets become one kind, everything else goes.
+_BRACKETS = bytes.maketrans(b"[]{}", b"()()")
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
@@ -106,11 +109,11 @@ def too_deep(encoded: bytes) -> bool:
     if encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
         return False
     # Each round takes the innermost pairs away, in C: a flat document of a megabyte needs two or three rounds.
-    brackets = encoded.translate(None, _NO_BRACKETS)
+    brackets = encoded.translate(_BRACKETS, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):
         if not brackets:
             return False
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"()", b"")
     return bool(brackets)
 
 

@@ -14,14 +14,19 @@ import pytest
 
 from wfe_fast import (
     CorruptionError,
+    Event,
+    EventSubscription,
+    ExecutionPointer,
     InvalidValueError,
     SchemaMismatchError,
+    SerializationError,
     StoreBusyError,
     StoreClosedError,
     StoreFullError,
     StoreReadOnlyError,
     StoreUnavailableError,
     WorkflowInstance,
+    WorkflowNotFoundError,
     open_provider,
 )
 from wfe_fast.database.sqlite import SqliteDatabase
@@ -370,3 +375,65 @@ def test_the_log_does_not_grow_without_bound(open_database: Open, path: Path, mo
     for thread in readers:
         thread.result()
     assert 1_000_000 < largest < 5_000_000  # of the 12 million bytes that were written
+
+
+def test_an_instance_remembers_its_own_store_alone(path: Path) -> None:
+    """The row with the same number in another store is another workflow."""
+    with SqlitePersistenceProvider(path) as one, SqlitePersistenceProvider(path.with_name("other.db")) as two:
+        mine = a_workflow({"of": "one"})
+        theirs = a_workflow({"of": "two"})
+        one.create_new_workflow(mine)
+        two.create_new_workflow(theirs)
+        (claimed,) = one.claim_runnable_instances("worker")
+        with pytest.raises(WorkflowNotFoundError):
+            two.persist_workflow(claimed)
+        assert two.renew_claims([claimed]) == [claimed]
+        assert two.get_workflow_instance(theirs.id).data == {"of": "two"}
+
+
+def test_a_clock_must_give_aware_datetimes(path: Path) -> None:
+    with pytest.raises(InvalidValueError, match="clock"):
+        SqlitePersistenceProvider(path, clock=lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def test_the_callers_own_errors_come_out_of_a_block_as_they_are(path: Path) -> None:
+    with SqlitePersistenceProvider(path) as provider:
+        own = apsw.ConstraintError("the caller's own")
+        with pytest.raises(apsw.ConstraintError) as caught, provider.transaction():
+            raise own
+        assert caught.value is own
+
+
+def test_stored_values_that_are_no_json(path: Path) -> None:
+    with SqlitePersistenceProvider(path) as provider:
+        provider.create_event(Event(id="e", event_name="n", event_key="k"))
+        provider._database.write(lambda s: s.run("UPDATE events SET event_data = '{'"))
+        with pytest.raises(CorruptionError, match="no JSON"):
+            provider.get_event("e")
+
+
+@pytest.mark.parametrize("depth", [500, 501])
+def test_a_value_that_can_be_stored_can_be_delivered(path: Path, depth: int) -> None:
+    """Inside a pointer it lies a level deeper."""
+    data: object = None
+    for level in range(depth):
+        data = {"in": data} if level % 2 else [data]
+    with SqlitePersistenceProvider(path) as provider:
+        workflow = WorkflowInstance(
+            workflow_definition_id="order", execution_pointers=[ExecutionPointer(id="p", step_id=0)]
+        )
+        provider.create_new_workflow(workflow)
+        provider.create_event_subscription(
+            EventSubscription(
+                workflow_id=workflow.id, step_id=0, execution_pointer_id="p", event_name="n", event_key="k"
+            )
+        )
+        event = Event(event_name="n", event_key="k", event_data=data)
+        if depth > 500:
+            with pytest.raises(SerializationError, match="nested"):
+                provider.publish_event(event)
+            return
+        provider.publish_event(event)
+        loaded = provider.get_workflow_instance(workflow.id)
+        assert loaded.execution_pointers[0].event_data == data
+        provider.persist_workflow(loaded)

@@ -286,3 +286,35 @@ def test_a_connection_that_cannot_even_roll_back_is_replaced(open_database: Open
         getattr(database, kind)(never_ends)
     database.write(insert, 1)
     assert database.snapshot(lambda s: s.all("SELECT b FROM t")) == [(1,)]
+
+
+def test_readers_take_turns(open_database: Open) -> None:
+    """Threads that read in tight loops do not starve one that comes now and then."""
+    database = open_database(busy_timeout=20)
+    stop = threading.Event()
+
+    def tight() -> int:
+        reads = 0
+        while not stop.is_set():
+            database.read(lambda s: s.all("SELECT count(*) FROM t"))
+            reads += 1
+        return reads
+
+    threads = [Background(tight) for _ in range(12)]
+    for _ in range(50):
+        database.read(lambda s: s.all("SELECT count(*) FROM t"))
+    stop.set()
+    assert all(thread.result() for thread in threads)
+
+
+def test_a_reader_that_finds_none_in_time(open_database: Open) -> None:
+    database = open_database(busy_timeout=0.05)
+    release = threading.Event()
+    held = [Background(lambda: database.read(lambda s: release.wait())) for _ in range(4)]
+    for thread in held:
+        thread.wait_until_inside("wait")
+    with pytest.raises(StoreBusyError):
+        database.read(lambda s: s.all("SELECT 1"))
+    release.set()
+    assert all(thread.result() for thread in held)
+    assert database.read(lambda s: s.all("SELECT 1")) == [(1,)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,8 +16,9 @@ import apsw
 from wfe_fast.clock import Duration, checked_seconds
 from wfe_fast.database.base import Work
 from wfe_fast.database.changes import ChangeSignal
-from wfe_fast.database.forking import follow_forks, unsafe_paths
+from wfe_fast.database.forking import follow_forks, no_fork, unsafe_paths
 from wfe_fast.database.migrations import Migration, pending_migrations
+from wfe_fast.database.readers import ReaderPool
 from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import (
     APPLICATION_ID,
@@ -32,7 +32,13 @@ from wfe_fast.database.sqlite_connection import (
     translated,
 )
 from wfe_fast.database.writer import WriteQueue
-from wfe_fast.errors import InvalidStateError, InvalidValueError, StoreBusyError, StoreClosedError
+from wfe_fast.errors import (
+    InvalidStateError,
+    InvalidValueError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 
 T = TypeVar("T")
 
@@ -42,6 +48,8 @@ _READERS = 4
 #: The log is looked at once in so many commits, and cut where readers have kept it from being used again.
 _COMMITS_BETWEEN_LOOKS = 256
 _LONGEST_LOG = 32 * 1024 * 1024
+
+_numbers = itertools.count(1)
 
 #: Connections of a parent that a child could not close safely. Kept for ever: collecting them would close them.
 _leaked: list[SqliteSession] = []
@@ -73,25 +81,26 @@ class SqliteDatabase:
         self._in_memory = self.path == MEMORY
         if not self._in_memory:
             # A later chdir must not lead a new connection to another file.
-            self.path = os.path.abspath(self.path)
+            self.path = _absolute(self.path)
+        #: What tells this database from any other of the process: those in memory share their path.
+        self.name = f"{MEMORY} (number {next(_numbers)})" if self._in_memory else self.path
         self._closed = False
         self._forked = False
-        self._fork_quiet = False
-        self._start()
-        try:
-            self.locked(self._writer_session)
-        except BaseException:
-            self.close()
-            raise
-        follow_forks(self)
+        self._held: list[SqliteSession] | None = None
+        with no_fork():
+            self._start()
+            follow_forks(self)
+            try:
+                self.locked(self._writer_session)
+            except BaseException:
+                self.close()
+                raise
 
     def _start(self) -> None:
         """Begin without any connection: in a new object, and in a forked child."""
         self._writer: SqliteSession | None = None
         self._watcher: SqliteSession | None = None
-        self._idle: deque[SqliteSession] = deque()
-        self._reader_count = 0
-        self._reader_returned = threading.Condition()
+        self._readers = ReaderPool(self._open_reader, _READERS, self._busy_timeout, self._busy)
         self._block: Block | None = None
         self._commits = 0
         self._queue = WriteQueue(self._writer_session, self._committed, self._busy_timeout, self._busy)
@@ -116,16 +125,15 @@ class SqliteDatabase:
             return block.run(work, args)
         if self._in_memory:
             return self.locked(lambda: work(self._writer_session(), *args))
+        session: SqliteSession | None = None
         try:
-            session = self._idle.pop()
-        except IndexError:
-            session = self._reader_session()
-        try:
+            session = self._readers.take()
             return work(session, *args)
         except apsw.Error as error:
             raise translated(error, self.path) from error
         finally:
-            self._return(session)
+            if session is not None:
+                self._readers.give_back(session)
 
     def snapshot(self, work: Work[T], *args: Any) -> T:
         """`read` for an operation of several queries: all see one snapshot."""
@@ -141,26 +149,35 @@ class SqliteDatabase:
         """
         if self.in_block():
             raise InvalidStateError("this thread is in a transaction block already")
+        patience = self._queue.acquire()
         try:
-            self._queue.acquire()
+            block = self._begin_block(patience)
             try:
-                session = self._writer_session()
-                session.begin()
-                block = self._block = Block(session)
-                try:
-                    yield block
-                    if block.failure is not None:
-                        raise InvalidStateError(
-                            f"the transaction was rolled back: {block.failure}; nothing of it was stored"
-                        ) from block.failure
-                    session.commit()
-                finally:
-                    self._block = None
-                    block.open = False
-                    session.rollback()
-                self._committed()
+                yield block  # what the caller's code raises comes out as it is
+                self._end_block(block)
             finally:
-                self._queue.release()
+                self._block = None
+                block.open = False
+                block.session.rollback()
+            self._committed()
+        finally:
+            self._queue.release()
+
+    def _begin_block(self, patience: float) -> Block:
+        try:
+            session = self._writer_session()
+            session.begin(patience)
+        except apsw.Error as error:
+            raise translated(error, self.path) from error
+        self._block = Block(session)
+        return self._block
+
+    def _end_block(self, block: Block) -> None:
+        if block.failure is not None:
+            problem = f"the transaction was rolled back: {block.failure}; nothing of it was stored"
+            raise InvalidStateError(problem) from block.failure
+        try:
+            block.session.commit()
         except apsw.Error as error:
             raise translated(error, self.path) from error
 
@@ -199,6 +216,9 @@ class SqliteDatabase:
             if session is not None:
                 session.close()
                 self._writer = None
+                if self._in_memory:
+                    self._closed = True
+                    raise StoreUnavailableError(self.path, "its connection broke, and what it held is gone")
             self._check_usable()
             session = SqliteSession(self.path, self._busy_timeout)
             try:
@@ -210,56 +230,23 @@ class SqliteDatabase:
             self._writer = session
         return session
 
-    def _reader_session(self) -> SqliteSession:
-        """A reading connection that nobody uses, as soon as there is one."""
-        deadline = time.monotonic() + self._busy_timeout
-        with self._reader_returned:
-            while True:
-                self._check_usable()
-                try:
-                    return self._idle.pop()
-                except IndexError:
-                    if self._reader_count < _READERS:
-                        break
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise self._busy()
-                # In slices, because a reader is returned without this lock and its notification may just miss us.
-                self._reader_returned.wait(min(left, 0.01))
-            self._reader_count += 1
-        return self._open_reader()
-
     def _open_reader(self) -> SqliteSession:
+        """Another reading connection."""
+        self._check_usable()
+        session = SqliteSession(self.path, self._busy_timeout)
         try:
-            session = SqliteSession(self.path, self._busy_timeout)
             set_up_reader(session)
-        except BaseException as error:
-            with self._reader_returned:
-                self._reader_count -= 1
-            if isinstance(error, apsw.Error):
-                raise translated(error, self.path) from error
+        except BaseException:
+            session.close()
             raise
         return session
-
-    def _return(self, session: SqliteSession) -> None:
-        if session.broken:
-            session.close()
-            with self._reader_returned:
-                self._reader_count -= 1
-            return
-        self._idle.append(session)
-        if self._closed:  # perhaps meanwhile, and whoever closed has not seen it
-            self._close_readers()
-        if self._reader_count == _READERS:
-            with self._reader_returned:
-                self._reader_returned.notify()
 
     def _data_version(self) -> int:
         """A number that changes when any other connection commits. Called by one thread at a time."""
         self._check_usable()
-        if self._watcher is None:
-            self._watcher = SqliteSession(self.path, self._busy_timeout)
         try:
+            if self._watcher is None:
+                self._watcher = SqliteSession(self.path, self._busy_timeout)
             row = self._watcher.one("PRAGMA data_version")
         except apsw.Error as error:
             raise translated(error, self.path) from error
@@ -299,6 +286,7 @@ class SqliteDatabase:
             raise InvalidStateError("the store cannot be migrated inside a transaction block")
         if self.read(_pending, line, migrations, self.path):
             self.write(_migrate, line, migrations, self.path)
+        self.locked(lambda: self._writer_session().accept())
 
     def close(self) -> None:
         """Close all connections. A second call is harmless.
@@ -320,7 +308,7 @@ class SqliteDatabase:
 
     def _close_connections(self) -> None:
         """Close what nobody uses; a reader in use is closed when it is returned. By the queue's owner."""
-        self._close_readers()
+        self._readers.close()
         self.changes.lock()
         try:
             if self._watcher is not None:
@@ -332,37 +320,30 @@ class SqliteDatabase:
             self._writer.close()
             self._writer = None
 
-    def _close_readers(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop().close()
-
     # -- fork ----------------------------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
         """Let nothing be under way on any connection while the process is copied."""
-        self._fork_quiet = False
+        self._held = None
         if self._closed or self.in_block():
             return
         try:
             self._queue.acquire()
         except StoreBusyError:
             return
-        deadline = time.monotonic() + self._busy_timeout
-        while len(self._idle) < self._reader_count and time.monotonic() < deadline:
-            time.sleep(0.0005)
-        self._fork_quiet = len(self._idle) == self._reader_count
-        self.changes.lock()
-        if not self._fork_quiet:
-            self._after_fork_release()
-
-    def _after_fork_release(self) -> None:
-        self.changes.unlock()
-        self._queue.release()
+        self._held = self._readers.hold(self._busy_timeout)
+        if self._held is None:
+            self._queue.release()
+        else:
+            self.changes.lock()
 
     def after_fork_in_parent(self) -> None:
-        if self._fork_quiet:
-            self._after_fork_release()
+        """Go on."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            self.changes.unlock()
+            self._readers.let_go(held)
+            self._queue.release()
 
     def after_fork_in_child(self) -> None:
         """Drop the parent's connections and begin without any.
@@ -372,7 +353,9 @@ class SqliteDatabase:
         it. Closing is safe where `before_fork` saw to it that nothing was under way; where it could not, the child may not open the file.
         """
         self._forked = True
-        connections = [session for session in (self._writer, self._watcher, *self._idle) if session is not None]
+        used = (self._writer, self._watcher, *(self._held or self._readers.idle))
+        connections = [session for session in used if session is not None]
+        self._held = None
         self._start()
         if self._in_memory or self.path in unsafe_paths:
             _leaked.extend(connections)
@@ -383,14 +366,21 @@ class SqliteDatabase:
     @property
     def fork_unsafe(self) -> bool:
         """Whether something was under way when the process was copied."""
-        return not (self._closed or self._in_memory or self._fork_quiet)
+        return not self._closed and not self._in_memory and self._held is None
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError as error:  # the current folder was deleted
+        raise StoreUnavailableError(path, f"has no absolute path: {error.strerror or error}") from error
 
 
 def _in_snapshot(session: SqliteSession, work: Work[T], args: tuple[Any, ...]) -> T:
     if session.in_transaction():
         return work(session, *args)
-    session.begin_snapshot()
     try:
+        session.begin_snapshot()
         return work(session, *args)
     finally:
         session.rollback()

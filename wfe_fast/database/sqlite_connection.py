@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import apsw
 
+from wfe_fast.codec import text_problem
 from wfe_fast.database.base import Params, Row, UniqueViolation
 from wfe_fast.errors import (
     CorruptionError,
@@ -64,7 +65,7 @@ def sqlite_path(target: str | os.PathLike[str]) -> str:
         raise InvalidValueError("path", "must be text", target)
     if path.startswith("sqlite:"):
         path = _path_of_url(path)
-    if not path or "\0" in path:
+    if not path or text_problem(path):
         raise InvalidValueError("path", "must name a file", target)
     return path
 
@@ -72,7 +73,10 @@ def sqlite_path(target: str | os.PathLike[str]) -> str:
 def _path_of_url(url: str) -> str:
     if url in ("sqlite://:memory:", "sqlite:///:memory:", "sqlite::memory:", "sqlite://"):
         return MEMORY
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidValueError("url", str(error), url) from error
     if parts.netloc or parts.query or parts.fragment or not parts.path.startswith("/"):
         raise InvalidValueError(
             "url", "must look like sqlite:///relative.db, sqlite:////absolute.db or sqlite://:memory:", url
@@ -83,11 +87,12 @@ def _path_of_url(url: str) -> str:
 class SqliteSession:
     """A connection, with the few verbs that operations use. One thread at a time."""
 
-    __slots__ = ("_busy_timeout", "_changes", "_deadline", "_execute", "broken", "connection", "path")
+    __slots__ = ("_busy_timeout", "_changes", "_deadline", "_execute", "_patience", "broken", "connection", "path")
 
     def __init__(self, path: str, busy_timeout: float) -> None:
         self.path = path
         self._busy_timeout = busy_timeout
+        self._patience = busy_timeout
         self._deadline = 0.0
         #: It could not even roll back. Closing it does, so it is to be closed and replaced.
         self.broken = False
@@ -116,9 +121,13 @@ class SqliteSession:
 
     # -- transactions ----------------------------------------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def begin(self, patience: float | None = None) -> None:
+        if self.connection.in_transaction:  # an interrupt came between the end of a transaction and its handling
+            self.rollback()
+        self._patience = self._busy_timeout if patience is None else patience
         # IMMEDIATE: a transaction that begins by reading and then finds another writer ahead cannot go on, only start again.
         self._execute("BEGIN IMMEDIATE")
+        self._patience = self._busy_timeout
 
     def begin_snapshot(self) -> None:
         self._execute("BEGIN DEFERRED")
@@ -146,6 +155,10 @@ class SqliteSession:
     def rollback_to(self) -> None:
         self._execute("ROLLBACK TO member")
 
+    def accept(self) -> None:
+        """The database is one that we may change: its log may be moved into it when the last connection closes."""
+        self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+
     def total_changes(self) -> int:
         return self.connection.total_changes()
 
@@ -155,17 +168,17 @@ class SqliteSession:
     @contextlib.contextmanager
     def patience(self, seconds: float) -> Iterator[None]:
         """Wait for other processes' locks this long, for a while."""
-        usual, self._busy_timeout = self._busy_timeout, seconds
+        self._patience = seconds
         try:
             yield
         finally:
-            self._busy_timeout = usual
+            self._patience = self._busy_timeout
 
     def _wait_for_lock(self, tries: int) -> bool:
         """SQLite's busy handler: wait a little, and say whether to try again."""
         now = time.monotonic()
         if tries == 0:
-            self._deadline = now + self._busy_timeout
+            self._deadline = now + self._patience
         if now >= self._deadline:
             return False
         time.sleep(_SHORT_WAITS[min(tries, len(_SHORT_WAITS) - 1)])
@@ -235,6 +248,9 @@ def check_identity(session: SqliteSession) -> None:
         SchemaMismatchError: the file is not an SQLite database, or one of another program.
         StoreReadOnlyError: it may only be read.
     """
+    if _has_log(session.path):
+        # Until the database is known to be ours, and of a version that we know, closing it must not move that log into it.
+        session.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     try:
         application = session.all("PRAGMA application_id")[0][0]
         if application != APPLICATION_ID:
@@ -246,6 +262,14 @@ def check_identity(session: SqliteSession) -> None:
         raise SchemaMismatchError(session.path, "is not an SQLite database; it was left as it is") from error
     if session.connection.readonly("main"):
         raise StoreReadOnlyError(session.path, "the file may not be written")
+
+
+def _has_log(path: str) -> bool:
+    """Whether somebody has left commits in a log."""
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except OSError:
+        return False
 
 
 _MEANINGS: tuple[tuple[type[apsw.Error], type[WfeError], str], ...] = (

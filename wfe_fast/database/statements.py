@@ -78,10 +78,10 @@ def parse(text: str, placeholder: Callable[[int], str] = numbered) -> dict[str, 
         name, target = (head["part"], parts) if head["part"] else (head["name"], statements)
         if name in target:
             raise ValueError(f"{name} is there twice")
+        body = _with_parts(name, body, parts)
         if target is parts:
             parts[name] = body
             continue
-        body = _with_parts(name, body, parts)
         params = [param.strip() for param in head["params"].split(",") if param.strip()]
         used = set(_PARAMETER.findall(body))
         if used != set(params) or len(params) != len(set(params)):
@@ -94,7 +94,7 @@ def parse(text: str, placeholder: Callable[[int], str] = numbered) -> dict[str, 
 def _with_parts(name: str, body: str, parts: dict[str, str]) -> str:
     unknown = set(_PART.findall(body)) - set(parts)
     if unknown:
-        raise ValueError(f"statement {name}: no part is called {', '.join(sorted(unknown))}")
+        raise ValueError(f"{name}: no part is called {', '.join(sorted(unknown))}")
     return _PART.sub(lambda match: parts[match[1]], body)
 
 

@@ -31,7 +31,9 @@ _SERVED_SOON = 0.05
 class Writer(Protocol):
     """The writing connection, as the queue needs it."""
 
-    def begin(self) -> None: ...
+    def begin(self, patience: float | None = None) -> None:
+        """Begin a transaction; wait for other processes at most `patience` seconds, as long as usual by default."""
+        ...
 
     def commit(self) -> None: ...
 
@@ -54,7 +56,7 @@ W = TypeVar("W", bound=Writer)
 class Member:
     """One thread's place in the line. `work` is None for a thread that wants the writer for itself (a block)."""
 
-    __slots__ = ("_gate", "args", "done", "error", "leads", "result", "work")
+    __slots__ = ("_gate", "args", "deadline", "done", "error", "leads", "result", "work")
 
     def __init__(self, work: Work[Any] | None, args: tuple[Any, ...]) -> None:
         self.work = work
@@ -63,6 +65,7 @@ class Member:
         self.error: BaseException | None = None
         self.done = False
         self.leads = False
+        self.deadline = 0.0
         self._gate = threading.Lock()
         self._gate.acquire()
 
@@ -117,14 +120,20 @@ class WriteQueue:
         result: T = member.result
         return result
 
-    def acquire(self) -> None:
+    def acquire(self) -> float:
         """Wait for the writer and own it, with no transaction open. `release` gives it back.
+
+        Returns:
+            The seconds of patience that are left.
 
         Raises:
             Exception: what `busy` makes, where the patience ended first.
         """
-        if self._line or not self._owned.acquire(False):
-            self._wait_in_line(Member(None, ()))
+        if not self._line and self._owned.acquire(False):
+            return self._patience
+        member = Member(None, ())
+        self._wait_in_line(member)
+        return max(0.0, member.deadline - time.monotonic())
 
     def release(self) -> None:
         """Give the writer to the first in line, or free it. Called by the owner, with no transaction open."""
@@ -146,8 +155,8 @@ class WriteQueue:
     def _write_alone(self, work: Work[T], args: tuple[Any, ...]) -> T:
         """The uncontended case, without a member and without a savepoint. Called by the owner."""
         writer = self._writer()
-        writer.begin()
         try:
+            writer.begin()
             result = work(writer, *args)
             writer.commit()
         except BaseException:
@@ -162,20 +171,23 @@ class WriteQueue:
         Raises:
             Exception: what `busy` makes, where the patience ended first; the work was not done then.
         """
-        self._line.append(member)
-        # The owner may have looked at the line for the last time just before, and nobody would wake us.
-        if self._owned.acquire(False):
-            self.release()
         interrupt: BaseException | None = None
-        deadline = time.monotonic() + self._patience
+        member.deadline = time.monotonic() + self._patience
+        joined = False
         while not (member.done or member.leads):
             try:
-                member.wait(_SERVED_SOON if interrupt else max(0.0, deadline - time.monotonic()))
-            except (
-                BaseException
-            ) as error:  # a KeyboardInterrupt; where our work has begun we wait for its end, to know what became of it
+                if not joined:
+                    joined = True
+                    self._line.append(member)
+                    # The owner may have looked at the line for the last time just before, and nobody would wake us.
+                    if self._owned.acquire(False):
+                        self.release()
+                left = member.deadline - time.monotonic()
+                member.wait(left if left > 0 and interrupt is None else _SERVED_SOON)
+            except BaseException as error:
+                # A KeyboardInterrupt. Where our work has begun we wait for its end, to know what became of it.
                 interrupt = error
-            if (interrupt or time.monotonic() >= deadline) and self._leave(member):
+            if (interrupt or time.monotonic() >= member.deadline) and self._leave(member):
                 raise interrupt or self._busy()
         if interrupt is not None:
             if member.leads:
@@ -205,32 +217,33 @@ class WriteQueue:
 
     def _serve(self, group: list[Member]) -> None:
         """Execute the members of `group`, and those in line behind them, in one transaction."""
-        failure: Exception | None = None
+        own = group[0]
+        committing = False
+        writer: Writer | None = None
         try:
-            writer = self._writer()
-            writer.begin()
-        except Exception as error:
-            group[0].error = error  # the others keep their place in line, and their own patience
-            return
-        try:
-            self._execute(writer, group[0])
+            try:
+                writer = self._writer()
+                writer.begin(max(0.0, own.deadline - time.monotonic()))
+            except Exception as error:
+                own.error = error  # the others keep their place in line, and their own patience
+                return
+            self._execute(writer, own)
             while len(group) < _LARGEST_GROUP and writer.in_transaction() and self._join(group):
                 self._execute(writer, group[-1])
-            if writer.in_transaction():
-                writer.commit()
+            committing = writer.in_transaction()
+            if committing and _succeeds(writer.commit):
+                _finish(group)
                 self._on_commit()
-            elif len(group) > 1:
+            else:
+                committing = False
+                writer.rollback()
                 self._one_by_one(writer, group)
-        except Exception as error:
-            failure = error
         except BaseException:
-            writer.rollback()
+            if committing and writer is not None and not writer.in_transaction():
+                _finish(group)  # the interrupt came behind the commit
+            elif writer is not None:
+                writer.rollback()
             raise
-        if failure is not None:
-            writer.rollback()
-            self._one_by_one(writer, group)
-        for member in group:
-            member.done = True
 
     def _join(self, group: list[Member]) -> bool:
         """Take the first in line into the group; False where there is none, or it wants the writer for itself."""
@@ -262,15 +275,35 @@ class WriteQueue:
         """A failure has taken the whole transaction with it (a full disk does). So that nobody pays for a neighbour, each goes alone."""
         for member in group:
             member.error = member.result = None
+            committing = False
             try:
                 writer.begin()
                 member.result = member.run(writer)
+                committing = True
                 writer.commit()
+                member.done = True
                 self._on_commit()
             except Exception as error:
                 writer.rollback()
                 member.error = error
+                member.done = True
             except BaseException:
-                writer.rollback()
+                if committing and not writer.in_transaction():
+                    member.done = True
+                else:
+                    writer.rollback()
                 raise
-            member.done = True
+
+
+def _succeeds(commit: Callable[[], None]) -> bool:
+    """Whether the commit is done. Why not, each member learns when it is done again alone."""
+    try:
+        commit()
+    except Exception:
+        return False
+    return True
+
+
+def _finish(group: list[Member]) -> None:
+    for member in group:
+        member.done = True

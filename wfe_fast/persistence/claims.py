@@ -76,7 +76,7 @@ class ClaimMethods(Operations):
         kept = dict(zip(held, renewed, strict=True))
         return [item for item, claim in zip(checked, claims, strict=True) if claim is None or not kept[claim]]
 
-    def _renew(self, session: Session, claims: list[tuple[int, int]], length: int) -> list[bool]:
+    def _renew(self, session: Session, claims: list[tuple[int, str, int]], length: int) -> list[bool]:
         until = self._now() + length
         return [session.run(self._sql.renew_claim, (*claim, until)) == 1 for claim in claims]
 
@@ -92,15 +92,14 @@ class ClaimMethods(Operations):
         ):  # an instance whose claim is lost must not persist as if it had never had one
             self._remember(instance, replace(memory, fence=None, claims_without_commit=0))
 
-    def _release(self, session: Session, claim: tuple[int, int]) -> bool:
+    def _release(self, session: Session, claim: tuple[int, str, int]) -> bool:
         return session.run(self._sql.release_claim, (*claim, self._now() // 1000)) == 1
 
-    @staticmethod
-    def _claim_of(instance: WorkflowInstance) -> tuple[int, int] | None:
-        memory = memory_of(instance)
+    def _claim_of(self, instance: WorkflowInstance) -> tuple[int, str, int] | None:
+        memory = self._memory(instance)
         if memory is None or memory.fence is None:
             return None
-        return memory.seq, memory.fence
+        return memory.seq, instance.id, memory.fence
 
 
 def lease_micros(lease: Duration) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from wfe_fast.clock import Duration, checked_moment, to_millis
 from wfe_fast.database.base import Row, Session
-from wfe_fast.errors import InvalidStateError, InvalidValueError
+from wfe_fast.errors import InvalidStateError, InvalidValueError, WfeError
 from wfe_fast.persistence.claims import lease_micros
 from wfe_fast.persistence.models import ExecutionError, ScheduledCommand
 from wfe_fast.persistence.operations import Operations, all_rows, run
@@ -35,14 +36,15 @@ class CommandMethods(Operations):
             raise InvalidStateError("commands cannot be processed inside a transaction block")
         handled = 0
         # The commands that are due now, with their revisions: one that its own handler schedules again has another, and is left.
-        for id, revision, name, data, execute_time in self._read(all_rows, self._sql.due_commands, (due,)):
+        for id, revision, name, data, execute_time in self._read(all_rows, self._sql.due_commands, (due, self._now())):
             until = self._write(self._lease_command, id, revision, length)
             if until is None:
                 continue
             try:
                 handler(command_from(name, data, execute_time))
             except BaseException:
-                self._write(run, self._sql.free_command, (id, until))
+                with suppress(WfeError):  # then its lease frees it; what the handler raised matters more
+                    self._write(run, self._sql.free_command, (id, until))
                 raise
             self._write(self._finish_command, id, revision, until)
             handled += 1

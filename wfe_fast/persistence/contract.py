@@ -458,7 +458,8 @@ class PersistenceProvider(PersistenceTransaction, Protocol):
 
         A command is removed after its handler returned, and only if it was not scheduled again meanwhile. No transaction is open while the
         handler runs. An exception of the handler leaves its command and the rest for the next call, and comes out. Two processes
-        never handle one command at the same time; one whose handler's process died is free again after `lease`.
+        never handle one command at the same time, unless a handler takes longer than `lease`; one whose handler's process died is free
+        again after it.
 
         Raises:
             InvalidStateError: called inside a transaction block.

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from wfe_fast.clock import Duration, checked_moment, checked_seconds, from_micros, to_micros
-from wfe_fast.codec import decode_json
 from wfe_fast.database.base import Row, Session, UniqueViolation
 from wfe_fast.errors import (
     ClaimLostError,
@@ -17,11 +16,10 @@ from wfe_fast.errors import (
     EventNotFoundError,
     WorkflowNotFoundError,
 )
-from wfe_fast.persistence.memory import memory_of
 from wfe_fast.persistence.models import FINAL_WORKFLOW_STATUSES, Event, ExecutionPointer, WorkflowInstance
 from wfe_fast.persistence.operations import Operations, all_rows, one, run
 from wfe_fast.persistence.pointers import decode_lines, encode_pointers
-from wfe_fast.persistence.rows import event_from, event_row, micros
+from wfe_fast.persistence.rows import event_from, event_row, micros, stored_json
 from wfe_fast.persistence.validation import check_address, check_limit, check_model, check_name, check_optional_limit
 
 #: The key of `extension_attributes` under which a pointer says which event it got.
@@ -39,7 +37,7 @@ class EventMethods(Operations):
     def create_event(self, event: Event) -> str:
         row = event_row(event)
         try:
-            self._write(run, self._sql.create_event, row)
+            self._write(run, self._sql.create_event, (*row, row[4]))
         except UniqueViolation as error:
             raise DuplicateEventError(row[0]) from error
         event.id = row[0]
@@ -49,7 +47,7 @@ class EventMethods(Operations):
         row = self._read(one, self._sql.get_event, (check_name(id, "id", empty=True),))
         if row is None:
             raise EventNotFoundError(id)
-        return event_from(row)
+        return event_from(row, self._store)
 
     def get_runnable_events(self, as_at: datetime, limit: int | None = None) -> list[str]:
         params = (micros(as_at, "as_at"), check_optional_limit(limit))
@@ -73,7 +71,7 @@ class EventMethods(Operations):
         if after_id is not None:
             check_name(after_id, "after_id", empty=True)
         rows = self._snapshot(self._events_since, address, start, after_id, check_optional_limit(limit))
-        return [event_from(row) for row in rows]
+        return [event_from(row, self._store) for row in rows]
 
     def _events_since(
         self, session: Session, address: tuple[str, str], start: int, after_id: str | None, limit: int
@@ -117,10 +115,11 @@ class EventMethods(Operations):
         id, name, key = row[:3]
         if session.one(self._sql.event_exists, (id,)) is not None:
             return
-        session.run(self._sql.create_event, (*row[:5], 0))
+        now = self._now()
+        session.run(self._sql.create_event, (*row[:5], 0, min(row[4], now)))
         # Whoever stores a subscription looks at the stored events in the same transaction. As there is one writer at a time, either that
         # transaction sees this event or we see its subscription.
-        backlog = session.all(self._sql.unprocessed_of_key, (name, key, self._now(), id, _BACKLOG))
+        backlog = session.all(self._sql.unprocessed_of_key, (name, key, now, _BACKLOG))
         for stored in backlog:
             delivered, finished = self._deliver_to_all(session, stored, limit)
             limit -= delivered
@@ -176,7 +175,7 @@ class EventMethods(Operations):
         if row is not None:
             position, line = row
             pointer = self._pointer_from(line, workflow_id)
-            receive(pointer, id, time, decode_json(data))
+            receive(pointer, id, time, stored_json(data, self._store))
             session.run(self._sql.update_pointer, (workflow_id, position, encode_pointers([pointer])[0][0].decode()))
         session.run(self._sql.make_due, (workflow_id, now))
 
@@ -190,9 +189,10 @@ class EventMethods(Operations):
 
     def take_events(self, instance: WorkflowInstance) -> list[Event]:
         check_model(instance, WorkflowInstance, "instance")
-        memory = memory_of(instance)
+        check_name(instance.id, "id")
+        memory = self._memory(instance)
         fence = None if memory is None else memory.fence
-        if not self._in_block() and not self._read(all_rows, self._sql.pending_of, (instance.id,)):
+        if fence is None and not self._in_block() and not self._read(all_rows, self._sql.pending_of, (instance.id,)):
             return []
         rows = self._write(self._take, instance.id, fence)
         pointers = {pointer.id: pointer for pointer in instance.execution_pointers}
@@ -203,13 +203,13 @@ class EventMethods(Operations):
                 id=id or subscription_id,
                 event_name=name,
                 event_key=key,
-                event_data=decode_json(data),
+                event_data=stored_json(data, self._store),
                 event_time=from_micros(time),
                 is_processed=True,
             )
             events.append(event)
             if pointer_id in pointers:
-                receive(pointers[pointer_id], id, time, decode_json(data))
+                receive(pointers[pointer_id], id, time, event.event_data)
         if events:
             now = self._now() // 1000
             due = instance.next_execution

@@ -17,11 +17,12 @@ Head = tuple[str, "str | None", str, int, "str | None", "str | None", int]
 class Memory:
     """The row as it was when the instance was last loaded, created or persisted.
 
-    `seq` names the row. `revision` and `control` tell whether it was changed since, `fence` under which claim it was loaded (None:
+    `store` and `seq` name the row. `revision` and `control` tell whether it was changed since, `fence` under which claim it was loaded (None:
     none). `raw_head` are the instance's id and its own values that became `head`. `stored` is None where the positions of the pointers are not
     known and have to be asked for.
     """
 
+    store: str
     seq: int
     revision: int
     control: int

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, TypeVar
 
-from wfe_fast.clock import Clock, to_micros
+from wfe_fast.clock import Clock, checked_moment, to_micros
 from wfe_fast.database.base import Row, Session, Work
-from wfe_fast.persistence.memory import Memory
+from wfe_fast.persistence.memory import Memory, memory_of
 from wfe_fast.persistence.models import WorkflowInstance
 from wfe_fast.persistence.rows import workflow_from
 from wfe_fast.persistence.statements import Statements
@@ -22,7 +22,7 @@ class Operations(ABC):
     _sql: Statements
     _clock: Clock
     _store: str
-    """Names the database in errors."""
+    """Names the database, in errors and in what instances remember."""
 
     @property
     def clock(self) -> Clock:
@@ -55,13 +55,20 @@ class Operations(ABC):
         self._remember(instance, memory)
         return instance
 
+    def _memory(self, instance: WorkflowInstance) -> Memory | None:
+        """What `instance` knows of its row in this store: nothing where it is from another one, or was given another id."""
+        memory = memory_of(instance)
+        if memory is None or memory.store != self._store or memory.raw_head[0] != instance.id:
+            return None
+        return memory
+
     def _check_usable(self) -> None:
         """Raise what any call raises where the store is closed or the transaction has ended: for calls that have nothing to do."""
         self._read(_nothing)
 
     def _now(self) -> int:
         """Now, in microseconds."""
-        return to_micros(self._clock())
+        return to_micros(checked_moment(self._clock(), "clock"))
 
 
 def _nothing(session: Session) -> None:

@@ -39,7 +39,7 @@ class QueryMethods(EventMethods):
         created_from = -_EVER if created_after is None else _micros(created_after, "created_after")
         created_until = _EVER if created_before is None else _micros(created_before, "created_before")
         check_limit(limit)
-        span: Row = (created_from, created_until, *_start(after), limit + 1)
+        span: Row = (created_until, *max(_start(after), (created_from, "")), limit + 1)
         filters: Row = ()
         if reference is not None:
             sql, filters = self._sql.list_workflows_by_reference, (reference, state, definition_id)
@@ -78,11 +78,10 @@ class QueryMethods(EventMethods):
         return self._write(self._purge, statuses, cutoff, check_limit(limit))
 
     def _purge(self, session: Session, statuses: list[str], cutoff: int, limit: int) -> int:
-        ids: list[str] = []
+        ended: list[Row] = []
         for status in statuses:
-            if len(ids) < limit:
-                ids += [row[0] for row in session.all(self._sql.ended_before, (status, cutoff, limit - len(ids)))]
-        return self._delete(session, ids) if ids else 0
+            ended += session.all(self._sql.ended_before, (status, cutoff, limit))
+        return self._delete(session, [id for _, id in sorted(ended)[:limit]]) if ended else 0
 
     def _delete(self, session: Session, ids: list[str]) -> int:
         """Delete workflows with everything of them; how many there were."""
@@ -105,6 +104,8 @@ def _start(after: str | None) -> tuple[int, str]:
     time, separator, id = after.partition(":")
     try:
         if not separator:
+            raise ValueError
+        if not -_EVER <= int(time) <= _EVER:
             raise ValueError
         return int(time), id
     except ValueError as error:

@@ -55,6 +55,18 @@ def json_text(value: Any, field: str) -> str:
     return encode_json(value, field).decode()
 
 
+def stored_json(text: str, store: str) -> Any:
+    """The value of a stored JSON text.
+
+    Raises:
+        CorruptionError: it is none.
+    """
+    try:
+        return decode_json(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise CorruptionError(store, f"a stored value is no JSON: {error}") from error
+
+
 def json_list(values: Iterable[object]) -> str:
     """Checked values as the one bound text in which a list travels."""
     return json.dumps(list(values))
@@ -142,6 +154,7 @@ def workflow_from(row: Row, store: str, *, claimed: bool = False) -> tuple[Workf
         raise CorruptionError(store, f"workflow {id} cannot be read: {error}") from error
     contiguous = last_position is None or last_position + 1 == len(pointers)
     memory = Memory(
+        store=store,
         seq=seq,
         revision=revision,
         control=control,
@@ -177,14 +190,14 @@ def event_row(event: object) -> Row:
     )
 
 
-def event_from(row: Row) -> Event:
+def event_from(row: Row, store: str) -> Event:
     """An event from the columns of the part `event`."""
     id, name, key, data, time, processed = row
     return Event(
         id=id,
         event_name=name,
         event_key=key,
-        event_data=decode_json(data),
+        event_data=stored_json(data, store),
         event_time=from_micros(time),
         is_processed=bool(processed),
     )
@@ -214,7 +227,7 @@ def subscription_row(subscription: object, field: str = "subscription") -> Row:
     )
 
 
-def subscription_from(row: Row) -> EventSubscription:
+def subscription_from(row: Row, store: str) -> EventSubscription:
     """A subscription from the columns of the part `subscription`."""
     id, workflow_id, step_id, pointer_id, name, key, as_of, data, token, worker_id, expiry = row
     return EventSubscription(
@@ -225,7 +238,7 @@ def subscription_from(row: Row) -> EventSubscription:
         event_name=name,
         event_key=key,
         subscribe_as_of=from_micros(as_of),
-        subscription_data=None if data is None else decode_json(data),
+        subscription_data=None if data is None else stored_json(data, store),
         external_token=token,
         external_worker_id=worker_id,
         external_token_expiry=None if expiry is None else from_micros(expiry),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from wfe_fast.clock import Clock, Duration, system_clock
+from wfe_fast.clock import Clock, Duration, checked_moment, system_clock
 from wfe_fast.database.base import Work
 from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.database.migrations import load_migrations
@@ -34,10 +34,10 @@ LINE = "persistence"
 class SqliteTransaction(TransactionMethods):
     """The methods inside a `transaction()` block."""
 
-    def __init__(self, block: Block, clock: Clock) -> None:
+    def __init__(self, block: Block, clock: Clock, store: str) -> None:
         self._sql = STATEMENTS
         self._clock = clock
-        self._store = block.session.path
+        self._store = store
         self._block = block
         self._before: list[tuple[WorkflowInstance, Memory | None]] = []
 
@@ -62,8 +62,9 @@ class SqliteTransaction(TransactionMethods):
             instance, before = self._before.pop()
             now = memory_of(instance)
             if before is None and now is not None:
-                # Loaded or created in the block: what it saw never came to be. It equals no revision and holds no claim.
-                before = replace(now, revision=-1, fence=None, claims_without_commit=0, stored=None)
+                # Loaded or created in the block: what it saw never came to be. It equals no revision; a claim of it is lost.
+                lost = None if now.fence is None else -1
+                before = replace(now, revision=-1, fence=lost, claims_without_commit=0, stored=None)
             remember(instance, before)
 
 
@@ -94,10 +95,11 @@ class SqlitePersistenceProvider(StoreMethods):
     ) -> None:
         if not callable(clock):
             raise InvalidValueError("clock", "must be a callable that returns an aware datetime", clock)
+        checked_moment(clock(), "clock")
         self._sql = STATEMENTS
         self._clock = clock
         self._database = SqliteDatabase(path, synchronous=synchronous, busy_timeout=busy_timeout)
-        self._store = self._database.path
+        self._store = self._database.name
         self._transaction: SqliteTransaction | None = None
         try:
             self.ensure_store_exists()
@@ -127,12 +129,15 @@ class SqlitePersistenceProvider(StoreMethods):
         tx: SqliteTransaction | None = None
         try:
             with self._database.block() as block:
-                tx = self._transaction = SqliteTransaction(block, self._clock)
+                tx = self._transaction = SqliteTransaction(block, self._clock, self._store)
                 yield tx
         except BaseException:
             if tx is not None:
                 tx.forget()
             raise
+        finally:
+            if tx is not None:
+                self._transaction = None
 
     def close(self) -> None:
         self._database.close()

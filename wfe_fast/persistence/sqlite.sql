@@ -24,11 +24,16 @@ status = 'Runnable' AND next_execution IS NOT NULL
 (claim_until IS NULL OR claim_until <= :now)
 
 -- part: as_known
--- The row must be as the caller knows it.
-seq = :seq AND revision = :revision AND control = :control AND (:fence IS NULL OR claim_fence = :fence)
+-- The row must be as the caller knows it; the id, too, should another file have come to this place.
+seq = :seq AND id = :id AND revision = :revision AND control = :control AND (:fence IS NULL OR claim_fence = :fence)
+
+-- part: event_left
+-- An event that was left for the holder makes the workflow due, whatever its holder says: so that somebody comes and takes it.
+EXISTS (SELECT 1 FROM event_subscriptions s INDEXED BY subscriptions_pending_by_workflow
+    WHERE s.workflow_id = workflows.id AND s.pending_event_time IS NOT NULL)
 
 -- part: committed
-next_execution = :next_execution, data = :data, revision = revision + 1, claims_without_commit = 0,
+next_execution = CASE WHEN {event_left} THEN min(coalesce(:next_execution, :now), :now) ELSE :next_execution END, data = :data, revision = revision + 1, claims_without_commit = 0,
     claimed_by = CASE WHEN :release THEN NULL ELSE claimed_by END,
     claim_until = CASE WHEN :release THEN NULL ELSE claim_until END
 
@@ -53,12 +58,12 @@ DELETE FROM execution_pointers WHERE workflow_id = :workflow_id AND position = :
 -- name: stored_pointers(workflow_id)
 SELECT position, id, doc FROM execution_pointers WHERE workflow_id = :workflow_id ORDER BY position;
 
--- name: persist_step(seq, revision, control, fence, release, next_execution, data)
+-- name: persist_step(seq, id, now, revision, control, fence, release, next_execution, data)
 -- What nearly every step changes. Columns that are not named here, and their indexes, are not touched.
 UPDATE workflows SET {committed}
 WHERE {as_known};
 
--- name: persist_row(seq, revision, control, fence, release, next_execution, data, status, complete_time, name, root_workflow_id, definition_id, version, description, reference, create_time)
+-- name: persist_row(seq, id, now, revision, control, fence, release, next_execution, data, status, complete_time, name, root_workflow_id, definition_id, version, description, reference, create_time)
 -- The same for all fields.
 UPDATE workflows SET {committed},
     status = :status, complete_time = :complete_time, name = :name, root_workflow_id = :root_workflow_id,
@@ -66,9 +71,7 @@ UPDATE workflows SET {committed},
 WHERE {as_known};
 
 -- name: persist_state(id)
-SELECT seq, revision, control, claim_fence, status, complete_time,
-    EXISTS (SELECT 1 FROM event_subscriptions s WHERE s.workflow_id = w.id AND s.pending_event_time IS NOT NULL)
-FROM workflows w WHERE id = :id;
+SELECT seq, revision, control, claim_fence, status, complete_time FROM workflows WHERE id = :id;
 
 -- name: get_workflow_instance(id)
 SELECT {instance}
@@ -112,32 +115,29 @@ DELETE FROM execution_errors WHERE workflow_id IN (SELECT value FROM json_each(:
 -- name: delete_commands_of(ids)
 DELETE FROM scheduled_commands WHERE command_name = 'ProcessWorkflow' AND data IN (SELECT value FROM json_each(:ids));
 
--- name: list_workflows(created_from, created_before, after_time, after_id, limit)
+-- name: list_workflows(created_before, after_time, after_id, limit)
 -- Four statements and not one with every filter in it: each walks the index of its own filter, which one with all could not.
 SELECT {instance}
 FROM workflows w INDEXED BY workflows_by_create_time
-WHERE (create_time, id) > (:after_time, :after_id) AND create_time >= :created_from AND create_time < :created_before
+WHERE (create_time, id) > (:after_time, :after_id) AND create_time < :created_before
 ORDER BY create_time, id LIMIT :limit;
 
--- name: list_workflows_by_status(status, definition_id, created_from, created_before, after_time, after_id, limit)
+-- name: list_workflows_by_status(status, definition_id, created_before, after_time, after_id, limit)
 SELECT {instance}
 FROM workflows w INDEXED BY workflows_by_status
-WHERE status = :status AND (create_time, id) > (:after_time, :after_id) AND create_time >= :created_from
-    AND create_time < :created_before AND (:definition_id IS NULL OR definition_id = :definition_id)
+WHERE status = :status AND (create_time, id) > (:after_time, :after_id) AND create_time < :created_before AND (:definition_id IS NULL OR definition_id = :definition_id)
 ORDER BY create_time, id LIMIT :limit;
 
--- name: list_workflows_by_definition(definition_id, created_from, created_before, after_time, after_id, limit)
+-- name: list_workflows_by_definition(definition_id, created_before, after_time, after_id, limit)
 SELECT {instance}
 FROM workflows w INDEXED BY workflows_by_definition
-WHERE definition_id = :definition_id AND (create_time, id) > (:after_time, :after_id) AND create_time >= :created_from
-    AND create_time < :created_before
+WHERE definition_id = :definition_id AND (create_time, id) > (:after_time, :after_id) AND create_time < :created_before
 ORDER BY create_time, id LIMIT :limit;
 
--- name: list_workflows_by_reference(reference, status, definition_id, created_from, created_before, after_time, after_id, limit)
+-- name: list_workflows_by_reference(reference, status, definition_id, created_before, after_time, after_id, limit)
 SELECT {instance}
 FROM workflows w INDEXED BY workflows_by_reference
-WHERE reference = :reference AND (create_time, id) > (:after_time, :after_id) AND create_time >= :created_from
-    AND create_time < :created_before AND (:status IS NULL OR status = :status)
+WHERE reference = :reference AND (create_time, id) > (:after_time, :after_id) AND create_time < :created_before AND (:status IS NULL OR status = :status)
     AND (:definition_id IS NULL OR definition_id = :definition_id)
 ORDER BY create_time, id LIMIT :limit;
 
@@ -149,7 +149,7 @@ SELECT next_execution FROM workflows INDEXED BY workflows_runnable
 WHERE {due} ORDER BY next_execution LIMIT 1;
 
 -- name: ended_before(status, cutoff, limit)
-SELECT id FROM workflows INDEXED BY workflows_by_complete_time
+SELECT complete_time, id FROM workflows INDEXED BY workflows_by_complete_time
 WHERE status = :status AND complete_time IS NOT NULL AND complete_time < :cutoff ORDER BY complete_time LIMIT :limit;
 
 -- ---- claims ----------------------------------------------------------------------------------------------------------------
@@ -169,16 +169,14 @@ UPDATE workflows SET claimed_by = :worker_id, claim_until = :until, claim_fence 
     claims_without_commit = claims_without_commit + 1
 WHERE seq = :seq;
 
--- name: renew_claim(seq, fence, until)
+-- name: renew_claim(seq, id, fence, until)
 UPDATE workflows SET claim_until = :until
-WHERE seq = :seq AND claim_fence = :fence AND claim_until IS NOT NULL;
+WHERE seq = :seq AND id = :id AND claim_fence = :fence AND claim_until IS NOT NULL;
 
--- name: release_claim(seq, fence, now)
--- An event that was left for the holder makes the workflow due, so that somebody comes and takes it.
-UPDATE workflows SET claimed_by = NULL, claim_until = NULL, next_execution = CASE
-    WHEN EXISTS (SELECT 1 FROM event_subscriptions s WHERE s.workflow_id = workflows.id AND s.pending_event_time IS NOT NULL)
-    THEN min(coalesce(next_execution, :now), :now) ELSE next_execution END
-WHERE seq = :seq AND claim_fence = :fence AND claim_until IS NOT NULL;
+-- name: release_claim(seq, id, fence, now)
+UPDATE workflows SET claimed_by = NULL, claim_until = NULL,
+    next_execution = CASE WHEN {event_left} THEN min(coalesce(next_execution, :now), :now) ELSE next_execution END
+WHERE seq = :seq AND id = :id AND claim_fence = :fence AND claim_until IS NOT NULL;
 
 -- name: claim_fence_of(id)
 SELECT claim_fence FROM workflows WHERE id = :id;
@@ -192,16 +190,16 @@ SELECT next_execution, claim_until FROM workflows INDEXED BY workflows_runnable_
 WHERE {due} AND definition_id = :definition_id AND version = :version ORDER BY next_execution, seq LIMIT :limit;
 
 -- name: next_due_event()
-SELECT event_time FROM events INDEXED BY events_unprocessed WHERE is_processed = 0 ORDER BY event_time LIMIT 1;
+SELECT due_at FROM events INDEXED BY events_due WHERE is_processed = 0 ORDER BY due_at LIMIT 1;
 
 -- name: next_due_commands(limit)
 SELECT execute_time, lease_until FROM scheduled_commands INDEXED BY commands_by_time ORDER BY execute_time, id LIMIT :limit;
 
 -- ---- events ----------------------------------------------------------------------------------------------------------------
 
--- name: create_event(id, event_name, event_key, event_data, event_time, is_processed)
-INSERT INTO events (id, event_name, event_key, event_data, event_time, is_processed)
-VALUES (:id, :event_name, :event_key, :event_data, :event_time, :is_processed);
+-- name: create_event(id, event_name, event_key, event_data, event_time, is_processed, due_at)
+INSERT INTO events (id, event_name, event_key, event_data, event_time, is_processed, due_at)
+VALUES (:id, :event_name, :event_key, :event_data, :event_time, :is_processed, :due_at);
 
 -- name: get_event(id)
 SELECT {event} FROM events WHERE id = :id;
@@ -229,15 +227,14 @@ ORDER BY event_time, seq LIMIT :limit;
 -- name: mark_event(id, is_processed)
 UPDATE events SET is_processed = :is_processed WHERE id = :id;
 
--- name: unprocessed_of_key(event_name, event_key, now, own_id, limit)
--- Those that are due, and the one that is being published whatever its time.
+-- name: unprocessed_of_key(event_name, event_key, now, limit)
 SELECT seq, id, event_name, event_key, event_data, event_time FROM events INDEXED BY events_unprocessed_by_key
-WHERE is_processed = 0 AND event_name = :event_name AND event_key = :event_key AND (event_time <= :now OR id = :own_id)
+WHERE is_processed = 0 AND event_name = :event_name AND event_key = :event_key AND due_at <= :now
 ORDER BY event_time, seq LIMIT :limit;
 
 -- name: unprocessed(now, limit)
-SELECT seq, id, event_name, event_key, event_data, event_time FROM events INDEXED BY events_unprocessed
-WHERE is_processed = 0 AND event_time <= :now ORDER BY event_time, seq LIMIT :limit;
+SELECT seq, id, event_name, event_key, event_data, event_time FROM events INDEXED BY events_due
+WHERE is_processed = 0 AND due_at <= :now ORDER BY due_at, seq LIMIT :limit;
 
 -- name: matching_subscriptions(event_name, event_key, event_time, limit)
 SELECT s.seq, s.workflow_id, s.execution_pointer_id, w.status, w.claim_until IS NOT NULL
@@ -247,7 +244,8 @@ ORDER BY s.subscribe_as_of, s.seq LIMIT :limit;
 
 -- name: overtake_pending(event_name, event_key, event_time, id, event_data)
 -- Of what is left for a claim holder the oldest counts, also where it was published last.
-UPDATE event_subscriptions SET pending_event_id = :id, pending_event_time = :event_time, pending_event_data = :event_data
+UPDATE event_subscriptions INDEXED BY subscriptions_pending
+SET pending_event_id = :id, pending_event_time = :event_time, pending_event_data = :event_data
 WHERE event_name = :event_name AND event_key = :event_key AND subscribe_as_of <= :event_time AND pending_event_time > :event_time
     AND pending_event_id IS NOT NULL;
 
@@ -256,8 +254,8 @@ UPDATE event_subscriptions SET pending_event_id = :id, pending_event_time = :eve
 WHERE seq = :seq;
 
 -- name: note_left_event(workflow_id, now)
--- The holder's next persist has to look; should the holder be dead, the workflow must be due for the next one.
-UPDATE workflows SET control = control + 1, next_execution = min(coalesce(next_execution, :now), :now) WHERE id = :workflow_id;
+-- Should the holder be dead, the workflow must be due for the next one.
+UPDATE workflows SET next_execution = min(coalesce(next_execution, :now), :now) WHERE id = :workflow_id;
 
 -- name: pointer_to_deliver(workflow_id, id)
 SELECT position, doc FROM execution_pointers WHERE workflow_id = :workflow_id AND id = :id;
@@ -270,7 +268,7 @@ DELETE FROM event_subscriptions WHERE seq = :seq;
 
 -- name: pending_of(workflow_id)
 SELECT seq, id, execution_pointer_id, event_name, event_key, pending_event_id, pending_event_time, pending_event_data
-FROM event_subscriptions INDEXED BY subscriptions_by_workflow
+FROM event_subscriptions INDEXED BY subscriptions_pending_by_workflow
 WHERE workflow_id = :workflow_id AND pending_event_time IS NOT NULL;
 
 -- name: purge_events(cutoff, limit)
@@ -304,7 +302,7 @@ FROM event_subscriptions WHERE id = :id;
 
 -- name: set_subscription_token(id, token, worker_id, expiry, now)
 UPDATE event_subscriptions SET external_token = :token, external_worker_id = :worker_id, external_token_expiry = :expiry
-WHERE id = :id AND (external_token IS NULL OR external_token_expiry <= :now);
+WHERE id = :id AND pending_event_time IS NULL AND (external_token IS NULL OR external_token_expiry <= :now);
 
 -- name: clear_subscription_token(id, token)
 UPDATE event_subscriptions SET external_token = NULL, external_worker_id = NULL, external_token_expiry = NULL
@@ -346,9 +344,9 @@ WHERE s.id = :id AND s.external_token = :token AND s.pending_event_time IS NULL;
 INSERT INTO scheduled_commands (command_name, data, execute_time) VALUES (:command_name, :data, :execute_time)
 ON CONFLICT (command_name, data) DO UPDATE SET execute_time = excluded.execute_time, revision = revision + 1;
 
--- name: due_commands(as_of)
+-- name: due_commands(as_of, now)
 SELECT id, revision, command_name, data, execute_time FROM scheduled_commands INDEXED BY commands_by_time
-WHERE execute_time <= :as_of ORDER BY execute_time, id;
+WHERE execute_time <= :as_of AND (lease_until IS NULL OR lease_until <= :now) ORDER BY execute_time, id;
 
 -- name: lease_command(id, revision, now, until)
 UPDATE scheduled_commands SET lease_until = :until

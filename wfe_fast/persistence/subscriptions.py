@@ -31,18 +31,20 @@ class SubscriptionMethods(EventMethods):
 
     def get_subscriptions(self, event_name: str, event_key: str, as_of: datetime) -> list[EventSubscription]:
         params = (*check_address(event_name, event_key), micros(as_of, "as_of"))
-        return [subscription_from(row) for row in self._read(all_rows, self._sql.get_subscriptions, params)]
+        return [
+            subscription_from(row, self._store) for row in self._read(all_rows, self._sql.get_subscriptions, params)
+        ]
 
     def get_first_open_subscription(self, event_name: str, event_key: str, as_of: datetime) -> EventSubscription | None:
         params = (*check_address(event_name, event_key), micros(as_of, "as_of"), self._now())
         row = self._read(one, self._sql.get_first_open_subscription, params)
-        return None if row is None else subscription_from(row)
+        return None if row is None else subscription_from(row, self._store)
 
     def get_subscription(self, id: str) -> EventSubscription:
         row = self._read(one, self._sql.get_subscription, (check_name(id, "id", empty=True),))
         if row is None:
             raise SubscriptionNotFoundError(id)
-        return subscription_from(row)
+        return subscription_from(row, self._store)
 
     def set_subscription_token(self, id: str, token: str, worker_id: str, expiry: datetime | None) -> bool:
         params = (
@@ -71,7 +73,7 @@ class SubscriptionMethods(EventMethods):
 
     def subscriptions_of(self, workflow_id: str, pointer_id: str | None = None) -> list[EventSubscription]:
         params = (check_name(workflow_id, "workflow_id", empty=True), check_optional_name(pointer_id, "pointer_id"))
-        return [subscription_from(row) for row in self._read(all_rows, self._sql.subscriptions_of, params)]
+        return [subscription_from(row, self._store) for row in self._read(all_rows, self._sql.subscriptions_of, params)]
 
     def drop_subscriptions(self, workflow_id: str, pointer_id: str | None = None) -> int:
         params = (check_name(workflow_id, "workflow_id", empty=True), check_optional_name(pointer_id, "pointer_id"))
@@ -89,7 +91,7 @@ class SubscriptionMethods(EventMethods):
         if not self._in_block() and self._read(one, self._sql.open_subscription, (*address, self._now())) is None:
             return None
         row = self._write(self._claim_open, address, worker_id, length)
-        return None if row is None else subscription_from(row)
+        return None if row is None else subscription_from(row, self._store)
 
     def _claim_open(self, session: Session, address: Row, worker_id: str, length: int) -> Row | None:
         now = self._now()

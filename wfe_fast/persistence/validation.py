@@ -94,7 +94,7 @@ def check_optional_moment(value: object, field: str) -> datetime | None:
 
 def check_limit(value: object, field: str = "limit") -> int:
     """How many at most: 1 or more."""
-    return check_int(value, field, 1, _MAX_BIGINT)
+    return check_int(value, field, 1)
 
 
 def check_optional_limit(value: object, field: str = "limit") -> int:
@@ -131,7 +131,7 @@ def check_sequence(value: object, kind: type[M], field: str) -> list[M]:
 def _check_texts(value: object, field: str) -> list[str]:
     if not isinstance(value, list):
         raise InvalidValueError(field, "must be a list of texts", value)
-    return [check_name(item, f"{field}[{index}]") for index, item in enumerate(value)]
+    return [check_name(item, f"{field}[{index}]", empty=True) for index, item in enumerate(value)]
 
 
 def _check_attributes(value: object, field: str) -> dict[str, Any]:

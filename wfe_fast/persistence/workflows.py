@@ -19,7 +19,7 @@ from wfe_fast.errors import (
     WfeError,
     WorkflowNotFoundError,
 )
-from wfe_fast.persistence.memory import Head, Memory, memory_of
+from wfe_fast.persistence.memory import Head, Memory
 from wfe_fast.persistence.models import (
     FINAL_WORKFLOW_STATUSES,
     EventSubscription,
@@ -98,7 +98,7 @@ class WorkflowMethods(Operations):
         instance.id = id
         instance.name = name
         raw = raw_head_of(instance)
-        self._remember(instance, Memory(seq, 1, 0, None, 0, status, completed, head, raw, plan.result))
+        self._remember(instance, Memory(self._store, seq, 1, 0, None, 0, status, completed, head, raw, plan.result))
         return id
 
     def _create(self, session: Session, row: Row, plan: Plan) -> int:
@@ -145,15 +145,14 @@ class WorkflowMethods(Operations):
             completed = memory.complete_time
             instance.complete_time = None if completed is None else from_micros(completed)
 
-    @staticmethod
     def _checked_change(
-        instance: WorkflowInstance, subscriptions: list[Row], expect_unchanged: bool, release: bool
+        self, instance: WorkflowInstance, subscriptions: list[Row], expect_unchanged: bool, release: bool
     ) -> Change:
         """Check and encode everything, before the transaction begins: other writers do not wait for that."""
         check_model(instance, WorkflowInstance, "instance")
         check_bool(expect_unchanged, "expect_unchanged")
         check_bool(release, "release")
-        memory = memory_of(instance)
+        memory = self._memory(instance)
         raw = raw_head_of(instance)
         id = instance.id
         # What is the same as last time was checked then; a comparison of eight identical objects costs a tenth of the checks.
@@ -164,8 +163,6 @@ class WorkflowMethods(Operations):
             head = head_of(instance)
             if not head[0]:
                 head = (id, *head[1:])
-            if memory is not None and memory.raw_head[0] != id:
-                memory = None  # the object was given another id: what it knows is of another workflow
         if expect_unchanged and memory is None:
             raise InvalidStateError("expect_unchanged needs an instance that was loaded, created or persisted before")
         stored = None if memory is None else memory.stored
@@ -200,6 +197,8 @@ class WorkflowMethods(Operations):
     def _update_row(self, session: Session, change: Change, known: Memory, status: WorkflowStatus) -> bool:
         step = (
             known.seq,
+            change.id,
+            self._now() // 1000,
             known.revision,
             known.control,
             known.fence,
@@ -231,7 +230,7 @@ class WorkflowMethods(Operations):
         row = session.one(self._sql.persist_state, (change.id,))
         if row is None:
             raise WorkflowNotFoundError(change.id)
-        seq, revision, control, fence, stored_status, stored_completed, event_left = row
+        seq, revision, control, fence, stored_status, stored_completed = row
         memory = change.memory
         held = memory is not None and memory.fence is not None
         if memory is not None:
@@ -248,9 +247,6 @@ class WorkflowMethods(Operations):
             change = replace(change, complete_time=stored_completed)
         else:
             status = change.status
-        if event_left:
-            now = self._now() // 1000
-            change = replace(change, due=now if change.due is None else min(change.due, now))
         return self._overwrite(session, change, seq, revision, control, fence if held else None, status)
 
     def _overwrite(
@@ -269,7 +265,9 @@ class WorkflowMethods(Operations):
         everything = list(range(len(change.lines)))
         plan = plan_changes(stored, change.lines, everything, change.pointers)
         # The stored head may be anybody's: one that equals no other has all fields written.
-        known = Memory(seq, revision, control, fence, 0, status, None, ("", None, "", -1, None, None, 0), (), None)
+        known = Memory(
+            self._store, seq, revision, control, fence, 0, status, None, ("", None, "", -1, None, None, 0), (), None
+        )
         updated = self._update_row(session, change, known, status)
         assert updated  # the row was read in this transaction, and there is one writer at a time
         self._write_pointers(session, change.id, plan)
@@ -331,6 +329,7 @@ def _next_memory(
     fence = None if change.release else known.fence
     # By position: keywords cost half a microsecond here, and every persist comes this way.
     return Memory(
+        known.store,
         known.seq,
         known.revision + 1,
         known.control,

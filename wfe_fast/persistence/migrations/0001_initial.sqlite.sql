@@ -18,7 +18,7 @@ CREATE TABLE workflows (
     complete_time INTEGER,
     -- Moves with every write of the content: how a stale copy is noticed.
     revision INTEGER NOT NULL DEFAULT 1,
-    -- Moves when the row is changed beside a claim (status set, event left): how the holder's next persist knows that it has to look.
+    -- Moves when the status is set beside a claim: how the holder's next persist knows that it has to look.
     control INTEGER NOT NULL DEFAULT 0,
     claimed_by TEXT,
     claim_until INTEGER,
@@ -85,11 +85,14 @@ CREATE TABLE events (
     event_key TEXT NOT NULL,
     event_data TEXT NOT NULL,
     event_time INTEGER NOT NULL,
+    -- From when it is to be delivered: its time, or the moment of its publication where that comes first.
+    due_at INTEGER NOT NULL,
     is_processed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE INDEX events_by_key ON events (event_name, event_key, event_time);
 CREATE INDEX events_unprocessed ON events (event_time) WHERE is_processed = 0;
+CREATE INDEX events_due ON events (due_at) WHERE is_processed = 0;
 CREATE INDEX events_unprocessed_by_key ON events (event_name, event_key, event_time) WHERE is_processed = 0;
 CREATE INDEX events_processed ON events (event_time) WHERE is_processed = 1;
 
@@ -116,6 +119,10 @@ CREATE INDEX subscriptions_by_key ON event_subscriptions (event_name, event_key,
 -- Delivery and activities walk only what is still to be delivered, and never what a claim holder has yet to take.
 CREATE INDEX subscriptions_open ON event_subscriptions (event_name, event_key, subscribe_as_of)
     WHERE pending_event_time IS NULL;
+-- Nearly always empty: what is left for claim holders.
+CREATE INDEX subscriptions_pending ON event_subscriptions (event_name, event_key, pending_event_time)
+    WHERE pending_event_time IS NOT NULL;
+CREATE INDEX subscriptions_pending_by_workflow ON event_subscriptions (workflow_id) WHERE pending_event_time IS NOT NULL;
 CREATE INDEX subscriptions_by_workflow ON event_subscriptions (workflow_id, subscribe_as_of);
 
 CREATE TABLE scheduled_commands (

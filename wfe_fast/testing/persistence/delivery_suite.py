@@ -290,6 +290,27 @@ class TakeEventsSuite(Suite):
         assert [sub.event_key for sub in provider.subscriptions_of("w")] == ["second"]
         assert provider.get_runnable_instances(clock()) == ["w"]
 
+    @pytest.mark.parametrize("times", [1, 2, 3])
+    def test_a_holder_that_does_not_take_leaves_it_to_the_next(
+        self, provider: PersistenceProvider, held: WorkflowInstance, times: int
+    ) -> None:
+        """However often it persists, the workflow stays due until somebody has taken the event."""
+        provider.publish_event(an_event(event_data=1))
+        held.next_execution = None
+        for _ in range(times - 1):
+            provider.persist_workflow(held)
+        provider.persist_workflow(held, release=True)
+        assert provider.next_due() is not None
+        (next_holder,) = provider.claim_runnable_instances("next")
+        next_holder.next_execution = None
+        provider.persist_workflow(next_holder, release=True)
+        (last,) = provider.claim_runnable_instances("last")
+        with provider.transaction() as tx:
+            assert [event.event_data for event in tx.take_events(last)] == [1]
+            last.next_execution = None
+            tx.persist_workflow(last, release=True)
+        assert provider.claim_runnable_instances("nobody") == []
+
     def test_nothing_was_left(self, provider: PersistenceProvider, held: WorkflowInstance) -> None:
         provider.publish_event(an_event(event_key="other"))
         before = everything(provider)

@@ -31,7 +31,7 @@ from wfe_fast.database.sqlite_connection import (
     sqlite_path,
     translated,
 )
-from wfe_fast.database.writer import WriteQueue
+from wfe_fast.database.writer import Member, WriteQueue
 from wfe_fast.errors import (
     InvalidStateError,
     InvalidValueError,
@@ -87,6 +87,7 @@ class SqliteDatabase:
         self._closed = False
         self._forked = False
         self._held: list[SqliteSession] | None = None
+        self._place = Member(None, ())
         with no_fork():
             self._start()
             follow_forks(self)
@@ -149,9 +150,9 @@ class SqliteDatabase:
         """
         if self.in_block():
             raise InvalidStateError("this thread is in a transaction block already")
-        patience = self._queue.acquire()
+        place = Member(None, ())
         try:
-            block = self._begin_block(patience)
+            block = self._begin_block(self._queue.acquire(place))
             try:
                 yield block  # what the caller's code raises comes out as it is
                 self._end_block(block)
@@ -161,7 +162,7 @@ class SqliteDatabase:
                 block.session.rollback()
             self._committed()
         finally:
-            self._queue.release()
+            self._queue.release(place)
 
     def _begin_block(self, patience: float) -> Block:
         try:
@@ -188,14 +189,14 @@ class SqliteDatabase:
 
     def locked(self, call: Callable[[], T]) -> T:
         """Run `call` as the owner of the writing connection, outside a transaction."""
+        place = Member(None, ())
         try:
-            self._queue.acquire()
-            try:
-                return call()
-            finally:
-                self._queue.release()
+            self._queue.acquire(place)
+            return call()
         except apsw.Error as error:
             raise translated(error, self.path) from error
+        finally:
+            self._queue.release(place)
 
     # -- connections ---------------------------------------------------------------------------------------------------------------
 
@@ -298,12 +299,13 @@ class SqliteDatabase:
             raise InvalidStateError("the store cannot be closed inside a transaction block")
         if self._closed:
             return
-        self._queue.acquire()
+        place = Member(None, ())
         try:
+            self._queue.acquire(place)
             self._closed = True
             self._close_connections()
         finally:
-            self._queue.release()
+            self._queue.release(place)
         self.changes.bump()
 
     def _close_connections(self) -> None:
@@ -327,13 +329,14 @@ class SqliteDatabase:
         self._held = None
         if self._closed or self.in_block():
             return
+        self._place = Member(None, ())
         try:
-            self._queue.acquire()
+            self._queue.acquire(self._place)
         except StoreBusyError:
             return
         self._held = self._readers.hold(self._busy_timeout)
         if self._held is None:
-            self._queue.release()
+            self._queue.release(self._place)
         else:
             self.changes.lock()
 
@@ -343,7 +346,7 @@ class SqliteDatabase:
             held, self._held = self._held, None
             self.changes.unlock()
             self._readers.let_go(held)
-            self._queue.release()
+            self._queue.release(self._place)
 
     def after_fork_in_child(self) -> None:
         """Drop the parent's connections and begin without any.

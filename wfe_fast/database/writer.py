@@ -101,27 +101,34 @@ class WriteQueue:
         self._on_commit = on_commit
         self._patience = patience
         self._busy = busy
-        self._owned = threading.Lock()
+        # Who owns the writer: {0: its token}, or empty. `setdefault` takes it and says who in one step, so that a KeyboardInterrupt
+        # right behind it leaves no ownership of which nobody knows (a lock would). A token is of one call, not of a thread: a signal
+        # handler that writes in the middle of a write does not get into its transaction.
+        self._owner: dict[int, object] = {}
         self._line: deque[Member] = deque()
 
     def write(self, work: Work[T], args: tuple[Any, ...]) -> T:
         """Run ``work(writer, *args)`` in a transaction and return its result after the commit."""
-        if not self._line and self._owned.acquire(False):
-            try:
+        token: object = object()
+        try:
+            if not self._line and self._take(token):
                 return self._write_alone(work, args)
-            finally:
-                self.release()
-        member = Member(work, args)
-        self._wait_in_line(member)
-        if member.leads:
-            self._lead(member)
+            token = member = Member(work, args)
+            self._wait_in_line(member)
+            if member.leads:
+                self._lead(member)
+        finally:
+            self.release(token)
         if member.error is not None:
             raise member.error
         result: T = member.result
         return result
 
-    def acquire(self) -> float:
-        """Wait for the writer and own it, with no transaction open. `release` gives it back.
+    def acquire(self, member: Member) -> float:
+        """Wait for the writer and own it, with no transaction open. `release` gives it back, also where this was interrupted.
+
+        Args:
+            member: a new one, without work.
 
         Returns:
             The seconds of patience that are left.
@@ -129,28 +136,40 @@ class WriteQueue:
         Raises:
             Exception: what `busy` makes, where the patience ended first.
         """
-        if not self._line and self._owned.acquire(False):
+        if not self._line and self._take(member):
             return self._patience
-        member = Member(None, ())
         self._wait_in_line(member)
         return max(0.0, member.deadline - time.monotonic())
 
-    def release(self) -> None:
-        """Give the writer to the first in line, or free it. Called by the owner, with no transaction open."""
+    def release(self, token: object) -> None:
+        """Give the writer to the first in line, or free it, with no transaction open. Does nothing where `token` does not own it."""
+        try:
+            self._pass_on(token)
+        finally:
+            self._pass_on(token)  # where the first one was interrupted
+
+    def _take(self, token: object) -> bool:
+        return self._owner.setdefault(0, token) is token
+
+    def _pass_on(self, token: object) -> None:
         line = self._line
-        while True:
-            if line:
-                try:
-                    member = line.popleft()
-                except IndexError:  # it has lost its patience since the look
-                    continue
-                member.leads = True
+        while self._owner.get(0) is token:
+            if not line:
+                self._owner.pop(0, None)
+                # Somebody may have come between the look at the line and this, and then waits for nobody.
+                if not line or not self._take(token):
+                    return
+            try:
+                member = line[0]
+            except IndexError:  # it has lost its patience since the look
+                continue
+            self._owner[0] = member
+            member.leads = True
+            try:
+                self._leave(member)
+            finally:
                 member.wake()
-                return
-            self._owned.release()
-            # Somebody may have come between the look at the line and the release, and then waits for nobody.
-            if not line or not self._owned.acquire(False):
-                return
+            return
 
     def _write_alone(self, work: Work[T], args: tuple[Any, ...]) -> T:
         """The uncontended case, without a member and without a savepoint. Called by the owner."""
@@ -180,8 +199,8 @@ class WriteQueue:
                     joined = True
                     self._line.append(member)
                     # The owner may have looked at the line for the last time just before, and nobody would wake us.
-                    if self._owned.acquire(False):
-                        self.release()
+                    if self._take(member):
+                        self._pass_on(member)
                 left = member.deadline - time.monotonic()
                 member.wait(left if left > 0 and interrupt is None else _SERVED_SOON)
             except BaseException as error:
@@ -190,8 +209,6 @@ class WriteQueue:
             if (interrupt or time.monotonic() >= member.deadline) and self._leave(member):
                 raise interrupt or self._busy()
         if interrupt is not None:
-            if member.leads:
-                self.release()
             raise interrupt
 
     def _leave(self, member: Member) -> bool:
@@ -209,11 +226,11 @@ class WriteQueue:
             self._serve(group)
         finally:
             # Where an interrupt of this thread stopped us nothing was committed: those that are not done go back to the head of the line.
-            self._line.extendleft(reversed([member for member in group[1:] if not member.done]))
-            for member in group[1:]:
+            for member in reversed(group[1:]):
                 if member.done:
                     member.wake()
-            self.release()
+                elif member not in self._line:
+                    self._line.appendleft(member)
 
     def _serve(self, group: list[Member]) -> None:
         """Execute the members of `group`, and those in line behind them, in one transaction."""
@@ -247,15 +264,18 @@ class WriteQueue:
 
     def _join(self, group: list[Member]) -> bool:
         """Take the first in line into the group; False where there is none, or it wants the writer for itself."""
-        try:
-            member = self._line.popleft()
-        except IndexError:
-            return False
-        if member.work is None:
-            self._line.appendleft(member)
-            return False
-        group.append(member)
-        return True
+        while self._line:
+            try:
+                member = self._line[0]
+            except IndexError:
+                return False
+            if member.work is None:
+                return False
+            group.append(member)
+            if self._leave(member):
+                return True
+            group.pop()  # it has just left by itself
+        return False
 
     @staticmethod
     def _execute(writer: Writer, member: Member) -> None:

@@ -63,7 +63,7 @@ def floor_call(connection: apsw.Connection) -> Callable[[], None]:
     ((sequence, revision, data),) = execute("SELECT seq, revision, data FROM workflows").fetchall()
     ((document,),) = execute("SELECT doc FROM execution_pointers WHERE position = ?", (CHANGED,)).fetchall()
     # Another text each time: SQLite leaves a page alone that would be written with what it holds already.
-    documents = [document.replace('"retry_count":', f'"retry_count":{number % 10}') for number in range(100)]
+    documents = [document.replace('"retry_count":', f'"retry_count":{number % 9 + 1}') for number in range(100)]
     revisions = count(revision)
 
     def persist() -> None:

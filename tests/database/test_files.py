@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -29,6 +30,7 @@ from wfe_fast import (
     WorkflowNotFoundError,
     open_provider,
 )
+from wfe_fast.database.base import Row
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_connection import SqliteSession, sqlite_path
 from wfe_fast.sqlite import SqlitePersistenceProvider
@@ -94,6 +96,25 @@ def test_an_empty_file_becomes_ours(path: Path) -> None:
 
 
 # -- paths ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_becomes_ours_while_we_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may make a new file ours between two looks of ours: still no stranger's database."""
+    look = SqliteSession.all
+    others: list[Background[None]] = []
+
+    def all_and_meanwhile(session: SqliteSession, sql: str, params: Sequence[Any] = ()) -> list[Row]:
+        rows = look(session, sql, params)
+        if sql == "PRAGMA application_id" and not others:
+            others.append(Background(lambda: SqlitePersistenceProvider(path).close()))
+            with suppress(AssertionError):  # where it has to wait for us it ends later
+                others[0].result(0.3)
+        return rows
+
+    monkeypatch.setattr(SqliteSession, "all", all_and_meanwhile)
+    with SqlitePersistenceProvider(path) as provider:
+        others[0].result()
+        assert provider.get_workflow_instances([]) == []
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

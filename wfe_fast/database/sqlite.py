@@ -138,7 +138,7 @@ class SqliteDatabase:
 
     def snapshot(self, work: Work[T], *args: Any) -> T:
         """`read` for an operation of several queries: all see one snapshot."""
-        result: T = self.read(_in_snapshot, work, args)
+        result: T = self.read(SqliteSession.snapshot, work, *args)
         return result
 
     @contextmanager
@@ -377,16 +377,6 @@ def _absolute(path: str) -> str:
         return os.path.abspath(path)
     except OSError as error:  # the current folder was deleted
         raise StoreUnavailableError(path, f"has no absolute path: {error.strerror or error}") from error
-
-
-def _in_snapshot(session: SqliteSession, work: Work[T], args: tuple[Any, ...]) -> T:
-    if session.in_transaction():
-        return work(session, *args)
-    try:
-        session.begin_snapshot()
-        return work(session, *args)
-    finally:
-        session.rollback()
 
 
 def _pending(session: SqliteSession, line: str, migrations: tuple[Migration, ...], path: str) -> tuple[Migration, ...]:

@@ -11,13 +11,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import apsw
 
 from wfe_fast.codec import text_problem
-from wfe_fast.database.base import Params, Row, UniqueViolation
+from wfe_fast.database.base import Params, Row, UniqueViolation, Work
 from wfe_fast.errors import (
     CorruptionError,
     InvalidStateError,
@@ -30,6 +30,8 @@ from wfe_fast.errors import (
     StoreUnavailableError,
     WfeError,
 )
+
+T = TypeVar("T")
 
 Synchronous: TypeAlias = Literal["normal", "full"]
 
@@ -131,6 +133,16 @@ class SqliteSession:
 
     def begin_snapshot(self) -> None:
         self._execute("BEGIN DEFERRED")
+
+    def snapshot(self, work: Work[T], *args: Any) -> T:
+        """Run ``work(session, *args)``, which only reads, on one snapshot: the open transaction's, or one of its own."""
+        if self.in_transaction():
+            return work(self, *args)
+        try:
+            self.begin_snapshot()
+            return work(self, *args)
+        finally:
+            self.rollback()
 
     def commit(self) -> None:
         self._execute("COMMIT")
@@ -252,16 +264,23 @@ def check_identity(session: SqliteSession) -> None:
         # Until the database is known to be ours, and of a version that we know, closing it must not move that log into it.
         session.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     try:
-        application = session.all("PRAGMA application_id")[0][0]
-        if application != APPLICATION_ID:
-            tables = session.all("SELECT count(*) FROM sqlite_schema")[0][0]
-            user_version = session.all("PRAGMA user_version")[0][0]
-            if application != 0 or tables or user_version:
-                raise SchemaMismatchError(session.path, "is a database of another program; it was left as it is")
+        if session.snapshot(_is_foreign):
+            raise SchemaMismatchError(session.path, "is a database of another program; it was left as it is")
     except apsw.NotADBError as error:
         raise SchemaMismatchError(session.path, "is not an SQLite database; it was left as it is") from error
     if session.connection.readonly("main"):
         raise StoreReadOnlyError(session.path, "the file may not be written")
+
+
+def _is_foreign(session: SqliteSession) -> bool:
+    """Whether the database is another program's. To be asked on one snapshot: between two looks another process may have made a new
+    file ours, and the first one's mark beside the second one's tables looks like a stranger."""
+    application = session.all("PRAGMA application_id")[0][0]
+    if application == APPLICATION_ID:
+        return False
+    tables = session.all("SELECT count(*) FROM sqlite_schema")[0][0]
+    user_version = session.all("PRAGMA user_version")[0][0]
+    return bool(application or tables or user_version)
 
 
 def _has_log(path: str) -> bool:

@@ -33,6 +33,7 @@ from wfe_fast import (
 from wfe_fast.database.base import Row
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_connection import SqliteSession, sqlite_path
+from wfe_fast.persistence.sqlite import LINE, MIGRATIONS
 from wfe_fast.sqlite import SqlitePersistenceProvider
 from wfe_fast.testing.waiting import Background
 
@@ -99,22 +100,24 @@ def test_an_empty_file_becomes_ours(path: Path) -> None:
 
 
 def test_a_file_that_becomes_ours_while_we_look(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process may make a new file ours between two looks of ours: still no stranger's database."""
+    """Somebody else may make a new file ours between two looks of ours: still no stranger's database."""
+    other = SqliteDatabase(path)
     look = SqliteSession.all
-    others: list[Background[None]] = []
+    meanwhile: list[Background[None]] = []
 
     def all_and_meanwhile(session: SqliteSession, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         rows = look(session, sql, params)
-        if sql == "PRAGMA application_id" and not others:
-            others.append(Background(lambda: SqlitePersistenceProvider(path).close()))
+        if sql == "PRAGMA application_id" and not meanwhile:
+            meanwhile.append(Background(lambda: other.migrate(LINE, MIGRATIONS)))
             with suppress(AssertionError):  # where it has to wait for us it ends later
-                others[0].result(0.3)
+                meanwhile[0].result(0.3)
         return rows
 
     monkeypatch.setattr(SqliteSession, "all", all_and_meanwhile)
     with SqlitePersistenceProvider(path) as provider:
-        others[0].result()
+        meanwhile[0].result()
         assert provider.get_workflow_instances([]) == []
+    other.close()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

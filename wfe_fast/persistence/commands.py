@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import datetime
 
 from wfe_fast.clock import Duration, checked_moment, to_millis
-from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import InvalidStateError, InvalidValueError, WfeError
 from wfe_fast.persistence.claims import lease_micros
 from wfe_fast.persistence.models import ExecutionError, ScheduledCommand
@@ -23,7 +22,7 @@ class CommandMethods(Operations):
         return True
 
     def schedule_command(self, command: ScheduledCommand) -> None:
-        self._write(run, self._sql.schedule_command, command_row(command))
+        self._store_for(None, run, (self._sql.schedule_command, command_row(command)))
 
     def process_commands(
         self, as_of: datetime, handler: Callable[[ScheduledCommand], object], *, lease: Duration = 60.0
@@ -36,8 +35,8 @@ class CommandMethods(Operations):
             raise InvalidStateError("commands cannot be processed inside a transaction block")
         handled = 0
         # The commands that are due now, with their revisions: one that its own handler schedules again has another, and is left.
-        for id, revision, name, data, execute_time in self._read(all_rows, self._sql.due_commands, (due, self._now())):
-            until = self._write(self._lease_command, id, revision, length)
+        for id, revision, name, data, execute_time in self._read(self._work.due_commands, due):
+            until = self._write(self._work.lease_command, id, revision, length)
             if until is None:
                 continue
             try:
@@ -46,30 +45,17 @@ class CommandMethods(Operations):
                 with suppress(WfeError):  # then its lease frees it; what the handler raised matters more
                     self._write(run, self._sql.free_command, (id, until))
                 raise
-            self._write(self._finish_command, id, revision, until)
+            self._write(self._work.finish_command, id, revision, until)
             handled += 1
         return handled
-
-    def _lease_command(self, session: Session, id: int, revision: int, length: int) -> int | None:
-        """Take a command; the end of the lease, by which we know it again, or None where somebody else has it or it was changed."""
-        now = self._now()
-        until = now + length
-        return until if session.run(self._sql.lease_command, (id, revision, now, until)) else None
-
-    def _finish_command(self, session: Session, id: int, revision: int, until: int) -> None:
-        if not session.run(self._sql.finish_command, (id, revision, until)):
-            session.run(self._sql.free_command, (id, until))
 
     def persist_errors(self, errors: Sequence[ExecutionError]) -> None:
         checked = check_sequence(errors, ExecutionError, "errors")
         rows = [error_row(error, f"errors[{index}]") for index, error in enumerate(checked)]
         if rows:
-            self._write(self._add_errors, rows)
+            self._store_for(None, self._work.add_errors, (rows,))
         else:
             self._check_usable()
-
-    def _add_errors(self, session: Session, rows: list[Row]) -> None:
-        session.run_many(self._sql.persist_error, rows)
 
     def get_errors(self, workflow_id: str, limit: int | None = None) -> list[ExecutionError]:
         params = (check_name(workflow_id, "workflow_id", empty=True), check_optional_limit(limit))

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from wfe_fast.clock import Clock, checked_moment, to_micros
-from wfe_fast.database.base import Row, Session, Work
+from wfe_fast.database.base import Row, Session, UniqueViolation
+from wfe_fast.errors import WfeError
 from wfe_fast.persistence.memory import Memory, memory_of
 from wfe_fast.persistence.models import WorkflowInstance
 from wfe_fast.persistence.rows import workflow_from
 from wfe_fast.persistence.statements import Statements
+from wfe_fast.persistence.work import Work
 
 T = TypeVar("T")
+
+
+def _ignore(result: object) -> None:
+    """For a write whose result says nothing."""
 
 
 class Operations(ABC):
@@ -20,6 +27,7 @@ class Operations(ABC):
     instance learns what became of it through `_remember`, afterwards."""
 
     _sql: Statements
+    _work: Work
     _clock: Clock
     _store: str
     """Names the database, in errors and in what instances remember."""
@@ -30,15 +38,39 @@ class Operations(ABC):
         return self._clock
 
     @abstractmethod
-    def _write(self, work: Work[T], *args: Any) -> T:
+    def _write(self, work: Callable[..., T], *args: Any) -> T:
         """Run ``work(session, *args)`` in a transaction: one of its own, or the caller's."""
 
+    def _store_for(
+        self,
+        _about: WorkflowInstance | None,
+        work: Callable[..., T],
+        args: tuple[Any, ...],
+        done: Callable[[T], None] = _ignore,
+        duplicate: Callable[[UniqueViolation], WfeError] | None = None,
+    ) -> None:
+        """`_write` for a caller who needs no answer: what the call says of itself is all that it returns.
+
+        So a caller's transaction may gather such writes and send them together. `done` gets the result, once it is known.
+
+        Args:
+            _about: the workflow that it is about, whose memory is not up to date until `done` was called.
+            duplicate: what a value that has to be unique, and is not, means to the caller.
+        """
+        try:
+            result = self._write(work, *args)
+        except UniqueViolation as error:
+            if duplicate is None:
+                raise
+            raise duplicate(error) from error
+        done(result)
+
     @abstractmethod
-    def _read(self, work: Work[T], *args: Any) -> T:
+    def _read(self, work: Callable[..., T], *args: Any) -> T:
         """Run ``work(session, *args)``, a single query."""
 
     @abstractmethod
-    def _snapshot(self, work: Work[T], *args: Any) -> T:
+    def _snapshot(self, work: Callable[..., T], *args: Any) -> T:
         """Run ``work(session, *args)``, several queries, on one snapshot."""
 
     @abstractmethod
@@ -65,6 +97,14 @@ class Operations(ABC):
     def _check_usable(self) -> None:
         """Raise what any call raises where the store is closed or the transaction has ended: for calls that have nothing to do."""
         self._read(_nothing)
+
+    def _looks_first(self) -> bool:
+        """Whether to read before an attempt that is mostly in vain. Inside a transaction its lock is held anyway."""
+        return self._work.looks_first and not self._in_block()
+
+    def _bound_now(self) -> int | None:
+        """The present moment as a statement takes it: None where the database's own clock decides."""
+        return self._now()
 
     def _now(self) -> int:
         """Now, in microseconds."""

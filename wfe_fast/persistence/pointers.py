@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import ne
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,9 @@ from wfe_fast.codec import ESCAPED_NUL
 from wfe_fast.errors import DuplicatePointerError, InvalidValueError
 from wfe_fast.persistence.models import ExecutionPointer
 from wfe_fast.persistence.validation import MAX_NAME, check_model, check_pointer, unexplained
+
+#: The key of `extension_attributes` under which a pointer says which event it got.
+EVENT_ATTRIBUTE = "wfe.event"
 
 _encode = msgspec.json.Encoder().encode
 _POINTER = {ExecutionPointer}
@@ -242,3 +246,15 @@ def _refuse_duplicates(ids: list[str]) -> None:
             if id in seen:
                 raise DuplicatePointerError(id)
             seen.add(id)
+
+
+def receive(pointer: ExecutionPointer, event_id: str | None, event_time: int, data: Any) -> None:
+    """What the delivery of an event does to a pointer. `event_time` in microseconds; without `event_id` it came from an activity."""
+    pointer.event_data = data
+    pointer.event_published = True
+    pointer.active = True
+    if event_id is not None:
+        # By this an engine knows which events of the key lie behind the one that this wait got.
+        attributes = dict(pointer.extension_attributes)
+        attributes[EVENT_ATTRIBUTE] = {"id": event_id, "time": event_time}
+        pointer.extension_attributes = attributes

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from datetime import datetime
 
 from wfe_fast.clock import Duration, checked_moment, from_millis, to_micros
-from wfe_fast.database.base import Row, Session
+from wfe_fast.database.base import Row
 from wfe_fast.errors import InvalidValueError, WorkflowNotFoundError
 from wfe_fast.persistence.events import EventMethods
 from wfe_fast.persistence.models import Page, WorkflowInstance, WorkflowStatus
 from wfe_fast.persistence.operations import all_rows, one
-from wfe_fast.persistence.rows import json_list, moment_key
+from wfe_fast.persistence.rows import moment_key
 from wfe_fast.persistence.validation import check_enum, check_enums, check_limit, check_name, check_optional_name
 
 #: Beyond any datetime, in microseconds, on either side.
@@ -64,7 +64,7 @@ class QueryMethods(EventMethods):
         return None if row is None else from_millis(row[0])
 
     def delete_workflow(self, id: str) -> None:
-        if not self._write(self._delete, [check_name(id, "id", empty=True)]):
+        if not self._write(self._work.delete, [check_name(id, "id", empty=True)]):
             raise WorkflowNotFoundError(id)
 
     def purge_workflows(
@@ -75,21 +75,7 @@ class QueryMethods(EventMethods):
     ) -> int:
         statuses = [item.value for item in check_enums(status, WorkflowStatus, "status")]
         cutoff = self._cutoff(older_than)
-        return self._write(self._purge, statuses, cutoff, check_limit(limit))
-
-    def _purge(self, session: Session, statuses: list[str], cutoff: int, limit: int) -> int:
-        ended: list[Row] = []
-        for status in statuses:
-            ended += session.all(self._sql.ended_before, (status, cutoff, limit))
-        return self._delete(session, [id for _, id in sorted(ended)[:limit]]) if ended else 0
-
-    def _delete(self, session: Session, ids: list[str]) -> int:
-        """Delete workflows with everything of them; how many there were."""
-        wanted = (json_list(ids),)
-        session.run(self._sql.delete_subscriptions_of, wanted)
-        session.run(self._sql.delete_errors_of, wanted)
-        session.run(self._sql.delete_commands_of, wanted)
-        return session.run(self._sql.delete_workflows, wanted)
+        return self._write(self._work.purge, statuses, cutoff, check_limit(limit))
 
 
 def _micros(moment: datetime, field: str) -> int:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from wfe_fast.clock import Clock, Duration, checked_moment, system_clock
-from wfe_fast.database.base import Work
 from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.sqlite import SqliteDatabase
@@ -19,32 +18,40 @@ from wfe_fast.errors import InvalidValueError
 from wfe_fast.persistence.contract import PersistenceTransaction
 from wfe_fast.persistence.memory import Memory, memory_of, remember
 from wfe_fast.persistence.models import WorkflowInstance
-from wfe_fast.persistence.statements import Statements
+from wfe_fast.persistence.sqlite_events import SqliteEvents
+from wfe_fast.persistence.sqlite_statements import SqliteStatements
+from wfe_fast.persistence.sqlite_workflows import SqliteWorkflows
 from wfe_fast.persistence.store import StoreMethods, TransactionMethods
+from wfe_fast.persistence.work import Work
 
 T = TypeVar("T")
 
-STATEMENTS = Statements.load("wfe_fast.persistence", "sqlite.sql")
+STATEMENTS = SqliteStatements.load("wfe_fast.persistence", "sqlite.sql")
 MIGRATIONS = load_migrations("wfe_fast.persistence.migrations", "sqlite")
 
 #: The name of contract A's tables in the migration history.
 LINE = "persistence"
 
 
+class SqliteWork(SqliteWorkflows, SqliteEvents):
+    """See `work.Work`."""
+
+
 class SqliteTransaction(TransactionMethods):
     """The methods inside a `transaction()` block."""
 
-    def __init__(self, block: Block, clock: Clock, store: str) -> None:
+    def __init__(self, block: Block, work: Work, clock: Clock, store: str) -> None:
         self._sql = STATEMENTS
+        self._work = work
         self._clock = clock
         self._store = store
         self._block = block
         self._before: list[tuple[WorkflowInstance, Memory | None]] = []
 
-    def _write(self, work: Work[T], *args: Any) -> T:
+    def _write(self, work: Callable[..., T], *args: Any) -> T:
         return self._block.run(work, args)
 
-    def _read(self, work: Work[T], *args: Any) -> T:
+    def _read(self, work: Callable[..., T], *args: Any) -> T:
         return self._block.run(work, args)
 
     _snapshot = _read
@@ -100,6 +107,7 @@ class SqlitePersistenceProvider(StoreMethods):
         self._clock = clock
         self._database = SqliteDatabase(path, synchronous=synchronous, busy_timeout=busy_timeout)
         self._store = self._database.name
+        self._work = SqliteWork(STATEMENTS, self._store, self._now)
         self._transaction: SqliteTransaction | None = None
         try:
             self.ensure_store_exists()
@@ -107,13 +115,13 @@ class SqlitePersistenceProvider(StoreMethods):
             self._database.close()
             raise
 
-    def _write(self, work: Work[T], *args: Any) -> T:
+    def _write(self, work: Callable[..., T], *args: Any) -> T:
         return self._database.write(work, *args)
 
-    def _read(self, work: Work[T], *args: Any) -> T:
+    def _read(self, work: Callable[..., T], *args: Any) -> T:
         return self._database.read(work, *args)
 
-    def _snapshot(self, work: Work[T], *args: Any) -> T:
+    def _snapshot(self, work: Callable[..., T], *args: Any) -> T:
         return self._database.snapshot(work, *args)
 
     @property
@@ -129,7 +137,7 @@ class SqlitePersistenceProvider(StoreMethods):
         tx: SqliteTransaction | None = None
         try:
             with self._database.block() as block:
-                tx = self._transaction = SqliteTransaction(block, self._clock, self._store)
+                tx = self._transaction = SqliteTransaction(block, self._work, self._clock, self._store)
                 yield tx
         except BaseException:
             if tx is not None:

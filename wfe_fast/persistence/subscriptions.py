@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from wfe_fast.clock import Duration
-from wfe_fast.database.base import Row, Session, UniqueViolation
 from wfe_fast.errors import DuplicateSubscriptionError, SubscriptionNotFoundError
 from wfe_fast.persistence.claims import lease_micros
 from wfe_fast.persistence.events import EventMethods
@@ -22,10 +21,8 @@ class SubscriptionMethods(EventMethods):
 
     def create_event_subscription(self, subscription: EventSubscription) -> str:
         row = subscription_row(subscription)
-        try:
-            self._write(run, self._sql.create_event_subscription, row)
-        except UniqueViolation as error:
-            raise DuplicateSubscriptionError(row[0]) from error
+        params = (self._sql.create_event_subscription, row)
+        self._store_for(None, run, params, duplicate=lambda _: DuplicateSubscriptionError(row[0]))
         subscription.id = row[0]
         return subscription.id
 
@@ -36,7 +33,7 @@ class SubscriptionMethods(EventMethods):
         ]
 
     def get_first_open_subscription(self, event_name: str, event_key: str, as_of: datetime) -> EventSubscription | None:
-        params = (*check_address(event_name, event_key), micros(as_of, "as_of"), self._now())
+        params = (*check_address(event_name, event_key), micros(as_of, "as_of"), self._bound_now())
         row = self._read(one, self._sql.get_first_open_subscription, params)
         return None if row is None else subscription_from(row, self._store)
 
@@ -47,20 +44,10 @@ class SubscriptionMethods(EventMethods):
         return subscription_from(row, self._store)
 
     def set_subscription_token(self, id: str, token: str, worker_id: str, expiry: datetime | None) -> bool:
-        params = (
-            check_name(id, "id", empty=True),
-            check_name(token, "token"),
-            check_name(worker_id, "worker_id", empty=True),
-            optional_micros(expiry, "expiry"),
-        )
-        return self._write(self._set_token, params)
-
-    def _set_token(self, session: Session, params: Row) -> bool:
-        if session.run(self._sql.set_subscription_token, (*params, self._now())):
-            return True
-        if session.one(self._sql.get_subscription, params[:1]) is None:
-            raise SubscriptionNotFoundError(params[0])
-        return False
+        check_name(id, "id", empty=True)
+        check_name(token, "token")
+        check_name(worker_id, "worker_id", empty=True)
+        return self._write(self._work.set_token, id, token, worker_id, optional_micros(expiry, "expiry"))
 
     def clear_subscription_token(self, id: str, token: str) -> None:
         params = (check_name(id, "id", empty=True), check_name(token, "token"))
@@ -87,33 +74,17 @@ class SubscriptionMethods(EventMethods):
         address = check_address(event_name, event_key)
         check_name(worker_id, "worker_id")
         length = lease_micros(lease)
-        # As for workflows: an idle worker costs a read.
-        if not self._in_block() and self._read(one, self._sql.open_subscription, (*address, self._now())) is None:
+        if self._looks_first() and not self._read(self._work.open_subscription, address):
             return None
-        row = self._write(self._claim_open, address, worker_id, length)
+        row = self._write(self._work.claim_open, address, secrets.token_hex(16), worker_id, length)
         return None if row is None else subscription_from(row, self._store)
 
-    def _claim_open(self, session: Session, address: Row, worker_id: str, length: int) -> Row | None:
-        now = self._now()
-        found = session.one(self._sql.open_subscription, (*address, now))
-        if found is None:
-            return None
-        session.run(self._sql.claim_subscription, (found[0], secrets.token_hex(16), worker_id, now + length))
-        return session.one(self._sql.get_subscription, found)
-
     def renew_subscription(self, id: str, token: str, lease: Duration) -> bool:
-        params = (check_name(id, "id", empty=True), check_name(token, "token"))
-        return self._write(self._renew_subscription, params, lease_micros(lease))
-
-    def _renew_subscription(self, session: Session, params: Row, length: int) -> bool:
-        return session.run(self._sql.renew_subscription, (*params, self._now() + length)) == 1
+        check_name(id, "id", empty=True)
+        check_name(token, "token")
+        return self._write(self._work.renew_subscription, id, token, lease_micros(lease))
 
     def complete_subscription(self, id: str, token: str, event_data: Any) -> None:
-        params = (check_name(id, "id", empty=True), check_name(token, "token"))
-        self._write(self._complete, params, json_text(event_data, "event_data"))
-
-    def _complete(self, session: Session, params: Row, data: str) -> None:
-        subscription = session.one(self._sql.subscription_held, params)
-        if subscription is None:
-            raise SubscriptionNotFoundError(params[0])
-        self._deliver(session, subscription, None, self._now(), data)
+        check_name(id, "id", empty=True)
+        check_name(token, "token")
+        self._write(self._work.complete, id, token, json_text(event_data, "event_data"))

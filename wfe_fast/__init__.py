@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from wfe_fast.errors import (
     ActivityLostError,
     ClaimLostError,
+    CommitOutcomeUnknownError,
     ConcurrentUpdateError,
     ConflictError,
+    ConnectionLostError,
     CorruptionError,
     DefinitionChangedError,
     DefinitionError,
@@ -63,8 +65,9 @@ def open_provider(url: str, **options: Any) -> PersistenceProvider:
     """Open the store that `url` names.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite://:memory:``.
-        options: the keywords of the provider's class, `wfe_fast.sqlite.SqlitePersistenceProvider`.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://:memory:`` or ``postgresql://user@host/database``.
+        options: the keywords of the provider's class: `wfe_fast.sqlite.SqlitePersistenceProvider` or
+            `wfe_fast.postgres.PostgresPersistenceProvider`.
 
     Raises:
         InvalidValueError: the URL's scheme is not known, or an option's value is wrong.
@@ -76,15 +79,21 @@ def open_provider(url: str, **options: Any) -> PersistenceProvider:
         from wfe_fast.sqlite import SqlitePersistenceProvider
 
         return SqlitePersistenceProvider(url, **options)
-    raise InvalidValueError("url", "must begin with sqlite:", url)
+    if url.partition(":")[0] in ("postgresql", "postgres"):
+        from wfe_fast.postgres import PostgresPersistenceProvider
+
+        return PostgresPersistenceProvider(url, **options)
+    raise InvalidValueError("url", "must begin with sqlite: or postgresql:", url)
 
 
 __all__ = [
     "ActivityLostError",
     "ClaimLostError",
     "CommandName",
+    "CommitOutcomeUnknownError",
     "ConcurrentUpdateError",
     "ConflictError",
+    "ConnectionLostError",
     "CorruptionError",
     "DefinitionChangedError",
     "DefinitionError",

@@ -18,6 +18,8 @@
     │   └── ActivityLostError                another worker took the activity
     ├── StoreUnavailableError                the database cannot serve the call now; nothing of it was stored
     │   ├── StoreBusyError  StoreFullError  StoreReadOnlyError
+    │   ├── ConnectionLostError              the connection broke, and does not come back; nothing of the call was stored
+    │   └── CommitOutcomeUnknownError        the connection broke while the database committed: stored or not, nobody can say
     ├── SchemaMismatchError                  not our database, or of a newer version; it was left as it is
     ├── CorruptionError                      the database, or a value in it, is damaged
     ├── DefinitionError                      a mistake in a workflow definition
@@ -240,6 +242,18 @@ class StoreUnavailableError(WfeError):
 
 class StoreBusyError(StoreUnavailableError):
     """Another writer held the database for longer than `busy_timeout`. Safe to try again."""
+
+
+class ConnectionLostError(StoreUnavailableError):
+    """The connection to the database broke and could not be made again in time. Nothing of the call was stored. Safe to try again."""
+
+
+class CommitOutcomeUnknownError(StoreUnavailableError):
+    """The connection broke after the database was told to commit and before it answered: either all of the call was stored or nothing.
+
+    A workflow that is persisted again, by the same instance, is stored then, whatever became of the first attempt. An event with an id that is
+    published again is there once. For anything else, look.
+    """
 
 
 class StoreFullError(StoreUnavailableError):

@@ -22,6 +22,10 @@ class UniqueViolation(Exception):
         self.constraint = constraint
 
 
+class RunAgain(Exception):
+    """Raised by an operation that nothing was stored of, and that knows more now: it is to be run again in a new transaction."""
+
+
 class Session(Protocol):
     """A connection in the state that the current operation needs. An operation does not know whether it runs alone or inside a caller's
     transaction. All statements are constant text."""

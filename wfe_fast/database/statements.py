@@ -62,6 +62,13 @@ class StatementSet:
             setattr(loaded, name, sql)
         return loaded
 
+    def resolved(self: S, resolve: Callable[[str], str]) -> S:
+        """The same statements with each text changed by `resolve`."""
+        copy = type(self)()
+        for name in get_type_hints(type(self)):
+            setattr(copy, name, resolve(getattr(self, name)))
+        return copy
+
 
 def parse(text: str, placeholder: Callable[[int], str] = numbered) -> dict[str, str]:
     """The statements of one file, by name, with the driver's placeholders.

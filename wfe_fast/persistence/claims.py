@@ -33,7 +33,8 @@ class ClaimMethods(Operations):
         length = lease_micros(lease)
         due = None if as_at is None else to_millis(checked_moment(as_at, "as_at"))
         pairs = None if definitions is None else check_definitions(definitions)
-        if self._looks_first() and not self._read(self._work.claimable, due, pairs):
+        looks = self._looks()
+        if looks and not self._read(looks.claimable, due, pairs):
             return []
         rows = self._write(self._work.claim, worker_id, due, pairs, limit, length)
         return [self._loaded(row, claimed=True) for row in rows]

@@ -438,12 +438,25 @@ class PersistenceProvider(PersistenceTransaction, Protocol):
         """What this provider takes for now."""
         ...
 
-    def transaction(self) -> AbstractContextManager[PersistenceTransaction]:
+    def transaction(
+        self,
+        *,
+        workflows: Iterable[str] = (),
+        publishes: Iterable[tuple[str, str]] = (),
+        awaits: Iterable[tuple[str, str]] = (),
+    ) -> AbstractContextManager[PersistenceTransaction]:
         """One atomic unit of several calls: ``with provider.transaction() as tx: tx.persist_workflow(…); tx.create_event(…)``.
 
         An exception rolls all back and comes out. The block belongs to the thread that opened it; calls on the provider itself, in that
         thread, join the block. A value that is refused leaves the block usable; a statement that failed has rolled all back, and the block
-        can only be left.
+        can only be left. A database at the other end of a wire may gather writes whose caller needs no answer, and send them with the next call that
+        does, or at the end: what it has to say against one of them is raised then.
+
+        Args:
+            workflows: ids of workflows that the block will write. It locks them, and what the next two tell, at its beginning, in an order that
+                is the same for all, so that two blocks do not wait for each other. Whatever is not told is locked when it is needed.
+            publishes: names and keys under which it will publish events.
+            awaits: names and keys under which it will look for events, or subscribe.
 
         Raises:
             InvalidStateError: the thread is in a block already; a call on `tx` after its block or from another thread; the block is left

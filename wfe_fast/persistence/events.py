@@ -82,13 +82,17 @@ class EventMethods(Operations):
     def publish_event(self, event: Event, *, limit: int = 500) -> str:
         row = event_row(event)
         check_limit(limit)
-        self._store_for(None, self._work.publish, (row, limit))
+        self._store_for(None, self._work.publish, (row, limit), self._delivered)
         event.id = row[0]
         return event.id
 
+    def _delivered(self, held_up: object) -> None:
+        """After a publication. `held_up` is True where somebody else's transaction stood in the way of a delivery."""
+
     def dispatch_events(self, limit: int = 500) -> int:
         check_limit(limit)
-        if self._looks_first() and not self._read(self._work.undelivered):
+        looks = self._looks()
+        if looks and not self._read(looks.undelivered):
             return 0
         return self._write(self._work.dispatch, limit)
 
@@ -97,7 +101,8 @@ class EventMethods(Operations):
         check_name(instance.id, "id")
         memory = self._memory(instance)
         fence = None if memory is None else memory.fence
-        if fence is None and self._looks_first() and not self._read(self._work.pending, instance.id):
+        looks = self._looks()
+        if fence is None and looks and not self._read(looks.pending, instance.id):
             return []
         rows = self._write(self._work.take, instance.id, fence)
         pointers = {pointer.id: pointer for pointer in instance.execution_pointers}

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from wfe_fast.clock import Clock, checked_moment, to_micros
 from wfe_fast.database.base import Row, Session, UniqueViolation
 from wfe_fast.errors import WfeError
-from wfe_fast.persistence.memory import Memory, memory_of
+from wfe_fast.persistence.memory import Memory, memory_of, remember
 from wfe_fast.persistence.models import WorkflowInstance
 from wfe_fast.persistence.rows import workflow_from
 from wfe_fast.persistence.statements import Statements
-from wfe_fast.persistence.work import Work
+from wfe_fast.persistence.work import Looks, Work
 
 T = TypeVar("T")
 
 
-def _ignore(result: object) -> None:
+def ignore(result: object) -> None:
     """For a write whose result says nothing."""
+
+
+class Undo:
+    """What instances remembered before a transaction that may be rolled back."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[WorkflowInstance, Memory | None]] = []
+
+    def remember(self, instance: WorkflowInstance, memory: Memory | None) -> None:
+        """Let `instance` know `memory`, until `forget`."""
+        self._before.append((instance, memory_of(instance)))
+        remember(instance, memory)
+
+    def forget(self) -> None:
+        """After a rollback: let each instance know again what it knew before."""
+        while self._before:
+            instance, before = self._before.pop()
+            now = memory_of(instance)
+            if before is None and now is not None:
+                # Loaded or created in the block: what it saw never came to be. It equals no revision; a claim of it is lost.
+                lost = None if now.fence is None else -1
+                before = replace(now, revision=-1, fence=lost, claims_without_commit=0, stored=None)
+            remember(instance, before)
 
 
 class Operations(ABC):
@@ -46,7 +70,7 @@ class Operations(ABC):
         _about: WorkflowInstance | None,
         work: Callable[..., T],
         args: tuple[Any, ...],
-        done: Callable[[T], None] = _ignore,
+        done: Callable[[T], None] = ignore,
         duplicate: Callable[[UniqueViolation], WfeError] | None = None,
     ) -> None:
         """`_write` for a caller who needs no answer: what the call says of itself is all that it returns.
@@ -98,9 +122,9 @@ class Operations(ABC):
         """Raise what any call raises where the store is closed or the transaction has ended: for calls that have nothing to do."""
         self._read(_nothing)
 
-    def _looks_first(self) -> bool:
-        """Whether to read before an attempt that is mostly in vain. Inside a transaction its lock is held anyway."""
-        return self._work.looks_first and not self._in_block()
+    def _looks(self) -> Looks | None:
+        """What to ask before an attempt that is mostly in vain; None inside a transaction, whose lock is held anyway."""
+        return None if self._in_block() else self._work.looks
 
     def _bound_now(self) -> int | None:
         """The present moment as a statement takes it: None where the database's own clock decides."""

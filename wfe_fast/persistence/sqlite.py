@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from wfe_fast.clock import Clock, Duration, checked_moment, system_clock
-from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import Synchronous
 from wfe_fast.errors import InvalidValueError
 from wfe_fast.persistence.contract import PersistenceTransaction
-from wfe_fast.persistence.memory import Memory, memory_of, remember
+from wfe_fast.persistence.memory import Memory, remember
 from wfe_fast.persistence.models import WorkflowInstance
+from wfe_fast.persistence.operations import Undo
 from wfe_fast.persistence.sqlite_events import SqliteEvents
 from wfe_fast.persistence.sqlite_statements import SqliteStatements
 from wfe_fast.persistence.sqlite_workflows import SqliteWorkflows
 from wfe_fast.persistence.store import StoreMethods, TransactionMethods
+from wfe_fast.persistence.validation import check_addresses, check_ids
 from wfe_fast.persistence.work import Work
 
 T = TypeVar("T")
@@ -36,6 +36,11 @@ LINE = "persistence"
 class SqliteWork(SqliteWorkflows, SqliteEvents):
     """See `work.Work`."""
 
+    @property
+    def looks(self) -> SqliteWork:
+        """Itself: an idle worker asks often and mostly in vain, and that costs a read then, for which no writer waits."""
+        return self
+
 
 class SqliteTransaction(TransactionMethods):
     """The methods inside a `transaction()` block."""
@@ -46,7 +51,7 @@ class SqliteTransaction(TransactionMethods):
         self._clock = clock
         self._store = store
         self._block = block
-        self._before: list[tuple[WorkflowInstance, Memory | None]] = []
+        self._undo = Undo()
 
     def _write(self, work: Callable[..., T], *args: Any) -> T:
         return self._block.run(work, args)
@@ -60,19 +65,11 @@ class SqliteTransaction(TransactionMethods):
         return True
 
     def _remember(self, instance: WorkflowInstance, memory: Memory | None) -> None:
-        self._before.append((instance, memory_of(instance)))
-        remember(instance, memory)
+        self._undo.remember(instance, memory)
 
     def forget(self) -> None:
         """After a rollback: let each instance know again what it knew before the block."""
-        while self._before:
-            instance, before = self._before.pop()
-            now = memory_of(instance)
-            if before is None and now is not None:
-                # Loaded or created in the block: what it saw never came to be. It equals no revision; a claim of it is lost.
-                lost = None if now.fence is None else -1
-                before = replace(now, revision=-1, fence=lost, claims_without_commit=0, stored=None)
-            remember(instance, before)
+        self._undo.forget()
 
 
 class SqlitePersistenceProvider(StoreMethods):
@@ -133,7 +130,17 @@ class SqlitePersistenceProvider(StoreMethods):
         self._database.migrate(LINE, MIGRATIONS)
 
     @contextmanager
-    def transaction(self) -> Iterator[PersistenceTransaction]:
+    def transaction(
+        self,
+        *,
+        workflows: Iterable[str] = (),
+        publishes: Iterable[tuple[str, str]] = (),
+        awaits: Iterable[tuple[str, str]] = (),
+    ) -> Iterator[PersistenceTransaction]:
+        # There is one writer at a time, who has everything: nothing is to be locked.
+        check_ids(workflows, "workflows")
+        check_addresses(publishes, "publishes")
+        check_addresses(awaits, "awaits")
         tx: SqliteTransaction | None = None
         try:
             with self._database.block() as block:
@@ -159,5 +166,8 @@ class SqlitePersistenceProvider(StoreMethods):
         else:
             remember(instance, memory)
 
-    def _changes(self) -> ChangeSignal:
-        return self._database.changes
+    def _change_count(self) -> int:
+        return self._database.changes.count
+
+    def _await_change(self, since: int, seconds: float) -> None:
+        self._database.changes.wait(since, seconds)

@@ -39,10 +39,10 @@ class SqliteEvents:
         time, seq = (start, -1) if after is None or after[0] < start else after
         return session.all(self._sql.get_events_since, (*address, start, time, seq, limit))
 
-    def publish(self, session: Session, row: Row, limit: int) -> None:
+    def publish(self, session: Session, row: Row, limit: int) -> bool:
         id, name, key = row[:3]
         if session.one(self._sql.event_exists, (id,)) is not None:
-            return
+            return False
         now = self._now()
         session.run(self._sql.create_event, (*row[:5], 0, min(row[4], now)))
         # Whoever stores a subscription looks at the stored events in the same transaction. As there is one writer at a time, either that
@@ -52,7 +52,8 @@ class SqliteEvents:
             delivered, finished = self._deliver_to_all(session, stored, limit)
             limit -= delivered
             if not finished:
-                return  # a later event must not overtake this one
+                break  # a later event must not overtake this one
+        return False
 
     def undelivered(self, session: Session) -> bool:
         return bool(session.all(self._sql.unprocessed, (self._now(), 1)))

@@ -23,9 +23,6 @@ class SqliteWorkflows:
         now: the present moment, in microseconds.
     """
 
-    #: An idle worker asks often and mostly in vain: that costs a read then, and no writer waits for it.
-    looks_first = True
-
     def __init__(self, sql: SqliteStatements, store: str, now: Callable[[], int]) -> None:
         self._sql = sql
         self._store = store
@@ -45,7 +42,7 @@ class SqliteWorkflows:
             return self._persist_after_look(session, change)
         self._write_pointers(session, change.id, change.plan)
         self._add_subscriptions(session, change.subscriptions)
-        return next_memory(change, memory, change.status, change.complete_time, change.plan.result)
+        return next_memory(change, memory, change.status, change.complete_time, change.plan.result, memory.revision + 1)
 
     def _update_row(self, session: Session, change: Change, known: Memory, status: WorkflowStatus) -> bool:
         step = (
@@ -125,7 +122,7 @@ class SqliteWorkflows:
         assert updated  # the row was read in this transaction, and there is one writer at a time
         self._write_pointers(session, change.id, plan)
         self._add_subscriptions(session, change.subscriptions)
-        return next_memory(change, known, status, change.complete_time, plan.result)
+        return next_memory(change, known, status, change.complete_time, plan.result, revision + 1)
 
     # -- control -----------------------------------------------------------------------------------------------------------------
 

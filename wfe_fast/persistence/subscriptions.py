@@ -74,7 +74,8 @@ class SubscriptionMethods(EventMethods):
         address = check_address(event_name, event_key)
         check_name(worker_id, "worker_id")
         length = lease_micros(lease)
-        if self._looks_first() and not self._read(self._work.open_subscription, address):
+        looks = self._looks()
+        if looks and not self._read(looks.open_subscription, address):
             return None
         row = self._write(self._work.claim_open, address, secrets.token_hex(16), worker_id, length)
         return None if row is None else subscription_from(row, self._store)

@@ -109,6 +109,18 @@ def check_ids(value: object, field: str) -> list[str]:
     return [checked_text(item, f"{field}[{index}]") for index, item in enumerate(value)]
 
 
+def check_addresses(value: object, field: str) -> list[tuple[str, str]]:
+    """Several (event name, event key) pairs."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise InvalidValueError(field, "must be a list of (event name, event key) pairs", value)
+    pairs = []
+    for index, item in enumerate(value):
+        if not isinstance(item, (tuple, list)) or len(item) != 2:
+            raise InvalidValueError(f"{field}[{index}]", "must be an (event name, event key) pair", item)
+        pairs.append(check_address(*item))
+    return pairs
+
+
 def check_definitions(value: object, field: str = "definitions") -> list[tuple[str, int]]:
     """Several (definition id, version) pairs, each once."""
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from wfe_fast.clock import Duration, checked_seconds, from_micros
-from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.errors import InvalidStateError, WorkflowNotFoundError
 from wfe_fast.persistence.models import WorkflowStatus
 from wfe_fast.persistence.operations import Operations, one
@@ -19,8 +18,12 @@ class WaitingMethods(Operations):
     """The waiting methods of `contract.PersistenceProvider`."""
 
     @abstractmethod
-    def _changes(self) -> ChangeSignal:
-        """The signal that moves with every commit."""
+    def _change_count(self) -> int:
+        """A number that moves with every commit of this process, and with those of others that were noticed."""
+
+    @abstractmethod
+    def _await_change(self, since: int, seconds: float) -> None:
+        """Block until the number is not `since` any more, or for so many seconds; maybe less."""
 
     def next_due(self, definitions: Iterable[tuple[str, int]] | None = None) -> datetime | None:
         pairs = None if definitions is None else check_definitions(definitions)
@@ -31,10 +34,9 @@ class WaitingMethods(Operations):
         seconds = checked_seconds(timeout, "timeout")
         pairs = None if definitions is None else check_definitions(definitions)
         self._refuse_in_block()
-        changes = self._changes()
         deadline = time.monotonic() + seconds
         while True:
-            since = changes.count
+            since = self._change_count()
             due, now = self._snapshot(self._work.next_due, pairs)
             pause = deadline - time.monotonic()
             if due is not None:
@@ -44,7 +46,7 @@ class WaitingMethods(Operations):
                 pause = min(pause, ahead)
             if pause <= 0:
                 return False
-            changes.wait(since, pause)
+            self._await_change(since, pause)
 
     def wait_for_status(
         self, workflow_id: str, statuses: Collection[WorkflowStatus], timeout: Duration
@@ -53,10 +55,9 @@ class WaitingMethods(Operations):
         wanted = check_enums(statuses, WorkflowStatus, "statuses")
         seconds = checked_seconds(timeout, "timeout")
         self._refuse_in_block()
-        changes = self._changes()
         deadline = time.monotonic() + seconds
         while True:
-            since = changes.count
+            since = self._change_count()
             row = self._read(one, self._sql.status_of, (workflow_id,))
             if row is None:
                 raise WorkflowNotFoundError(workflow_id)
@@ -66,7 +67,7 @@ class WaitingMethods(Operations):
             pause = deadline - time.monotonic()
             if pause <= 0:
                 return None
-            changes.wait(since, pause)
+            self._await_change(since, pause)
 
     def _refuse_in_block(self) -> None:
         if self._in_block():

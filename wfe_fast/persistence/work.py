@@ -39,6 +39,8 @@ class Change:
     subscriptions: list[Row]
     expect_unchanged: bool
     release: bool
+    stride: int = 1
+    """By how much it moves the revision."""
 
 
 class WorkflowWork(Protocol):
@@ -64,10 +66,6 @@ class WorkflowWork(Protocol):
         Raises:
             WorkflowNotFoundError: no workflow has this id.
         """
-        ...
-
-    def claimable(self, session: Session, due: int | None, pairs: Pairs | None) -> bool:
-        """Whether `claim` would find something, as a read."""
         ...
 
     def claim(
@@ -102,20 +100,16 @@ class EventWork(Protocol):
         """Events of a name and key from `start` on, behind `after_id`."""
         ...
 
-    def publish(self, session: Session, row: Row, limit: int) -> None:
-        """Store an event that is not there yet, and deliver it and what of its name and key came before, to `limit` subscriptions at most."""
-        ...
+    def publish(self, session: Session, row: Row, limit: int) -> bool:
+        """Store an event that is not there yet, and deliver it and what of its name and key came before, to `limit` subscriptions at most.
 
-    def undelivered(self, session: Session) -> bool:
-        """Whether `dispatch` would find something, as a read."""
+        Returns:
+            Whether somebody else's transaction stood in the way of a delivery, which is left to `dispatch` then.
+        """
         ...
 
     def dispatch(self, session: Session, limit: int) -> int:
         """Deliver what is due; how many deliveries and finished events that were."""
-        ...
-
-    def pending(self, session: Session, workflow_id: str) -> bool:
-        """Whether `take` would find something, as a read."""
         ...
 
     def take(self, session: Session, workflow_id: str, fence: int | None) -> list[Row]:
@@ -132,10 +126,6 @@ class EventWork(Protocol):
         Raises:
             SubscriptionNotFoundError: it is not there.
         """
-        ...
-
-    def open_subscription(self, session: Session, address: tuple[str, str]) -> bool:
-        """Whether `claim_open` would find something, as a read."""
         ...
 
     def claim_open(
@@ -177,17 +167,37 @@ class EventWork(Protocol):
         ...
 
 
+class Looks(Protocol):
+    """Reads that tell whether an attempt, which is mostly in vain, would find something."""
+
+    def claimable(self, session: Session, due: int | None, pairs: Pairs | None) -> bool:
+        """Whether `claim` would find something, as a read."""
+        ...
+
+    def undelivered(self, session: Session) -> bool:
+        """Whether `dispatch` would find something, as a read."""
+        ...
+
+    def pending(self, session: Session, workflow_id: str) -> bool:
+        """Whether `take` would find something, as a read."""
+        ...
+
+    def open_subscription(self, session: Session, address: tuple[str, str]) -> bool:
+        """Whether `claim_open` would find something, as a read."""
+        ...
+
+
 class Work(WorkflowWork, EventWork, Protocol):
     """All of it."""
 
     @property
-    def looks_first(self) -> bool:
-        """Whether a read that says that there is nothing to do is cheaper than an attempt to do it."""
+    def looks(self) -> Looks | None:
+        """For a database where a look is cheaper than an attempt: a read that no writer waits for. None = an attempt costs no more."""
         ...
 
 
 def next_memory(
-    change: Change, known: Memory, status: WorkflowStatus, complete_time: int | None, stored: Stored
+    change: Change, known: Memory, status: WorkflowStatus, complete_time: int | None, stored: Stored, revision: int
 ) -> Memory:
     """What an instance has to know after a persist."""
     fence = None if change.release else known.fence
@@ -195,7 +205,7 @@ def next_memory(
     return Memory(
         known.store,
         known.seq,
-        known.revision + 1,
+        revision,
         known.control,
         fence,
         0,

@@ -1,0 +1,408 @@
+"""PostgreSQL as a database for stores: a pool of connections, one round trip per operation."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
+
+import psycopg
+import psycopg_pool
+from psycopg import pq
+
+from wfe_fast.clock import Duration, checked_seconds
+from wfe_fast.database.base import RunAgain
+from wfe_fast.database.changes import ChangeSignal
+from wfe_fast.database.forking import follow_forks
+from wfe_fast.database.migrations import Migration
+from wfe_fast.database.notifications import Notifications
+from wfe_fast.database.postgres_block import PostgresBlock
+from wfe_fast.database.postgres_errors import error_of
+from wfe_fast.database.postgres_names import Names
+from wfe_fast.database.postgres_schema import Schema
+from wfe_fast.database.postgres_session import ConnectionBroken, PostgresSession, Request, StatementFailed
+from wfe_fast.errors import (
+    CommitOutcomeUnknownError,
+    ConnectionLostError,
+    InvalidStateError,
+    InvalidValueError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
+
+T = TypeVar("T")
+Pool = psycopg_pool.ConnectionPool[psycopg.Connection[Any]]
+
+_log = logging.getLogger("wfe_fast.database")
+
+#: Serialization failure, deadlock: the transaction was rolled back for another one's sake. Read-only: this server is no primary any more.
+_RETRIED = ("40001", "40P01")
+_READ_ONLY = "25006"
+
+#: How often such a statement is tried.
+_ATTEMPTS = 10
+
+#: A notification can be missed; after so many seconds whoever waits looks again.
+_LOOK_AGAIN = 5.0
+#: The same where there are none, behind PgBouncer.
+_LOOK_OFTEN = 0.25
+
+#: Connections of a parent process. Kept for ever: collecting them would close them under the parent.
+_leaked: list[object] = []
+
+#: psycopg's pure Python implementation is many times slower; said once.
+_told = False
+
+
+class PostgresDatabase:
+    """A schema in a database, with the connections to it. Threads share it; a forked child opens its own connections.
+
+    Args:
+        dsn: a ``postgresql:`` URL or a libpq connection string; several hosts are tried in turn.
+        pool: the caller's own pool instead. Its connections go back as they came.
+        names: where the tables are.
+        refusals: makes an error of ours of a code by which a function of the database refuses something.
+        max_connections: how many connections there are at most, besides the one that listens.
+        timeout: how long a call waits for a connection, and for a server that is away, in seconds.
+        statement_timeout, lock_timeout, idle_in_transaction_timeout: the server's limits for a statement, a wait for a lock, and a
+            transaction block in which nothing happens, in seconds; 0 = none. Not set on connections of a caller's pool.
+        application_name: how the connections are called in ``pg_stat_activity``.
+        pgbouncer: the connections lead through PgBouncer's transaction pooling: nothing is prepared, set or listened to.
+        listen_dsn: where to listen for notifications instead: for PgBouncer, the server itself.
+    """
+
+    def __init__(
+        self,
+        dsn: str | None,
+        *,
+        names: Names,
+        refusals: Mapping[str, Callable[[str], Exception]],
+        pool: Pool | None = None,
+        max_connections: int = 10,
+        timeout: Duration = 30.0,
+        statement_timeout: Duration = 30.0,
+        lock_timeout: Duration = 10.0,
+        idle_in_transaction_timeout: Duration = 60.0,
+        application_name: str = "wfe-fast",
+        pgbouncer: bool = False,
+        listen_dsn: str | None = None,
+    ) -> None:
+        _check_options(dsn, pool, max_connections)
+        _tell_once()
+        self.names = names
+        self._refusals = refusals
+        self._borrowed = pool
+        self._max_connections = max_connections
+        self._timeout = checked_seconds(timeout, "timeout")
+        self._pgbouncer = pgbouncer
+        limits = {
+            "statement_timeout": checked_seconds(statement_timeout, "statement_timeout"),
+            "lock_timeout": checked_seconds(lock_timeout, "lock_timeout"),
+            "idle_in_transaction_session_timeout": checked_seconds(
+                idle_in_transaction_timeout, "idle_in_transaction_timeout"
+            ),
+        }
+        self._conninfo = _conninfo(pool.conninfo if dsn is None and pool is not None else dsn, "dsn")
+        if pool is None:
+            self._conninfo = _with_settings(self._conninfo, application_name, {} if pgbouncer else limits)
+        self._listen_conninfo = self._conninfo if listen_dsn is None else _conninfo(listen_dsn, "listen_dsn")
+        self._listens = not pgbouncer or listen_dsn is not None
+        #: What fork hooks call the database; no file that a child could not open.
+        self.path = self.name = _name(self._conninfo, names)
+        self.fork_unsafe = False
+        self._closed = False
+        self._forked = False
+        self._lock = threading.Lock()
+        self._start()
+        follow_forks(self)
+
+    def _start(self) -> None:
+        """Begin without any connection: in a new object, and in a forked child."""
+        self._pool = self._borrowed
+        self._sessions: weakref.WeakKeyDictionary[Any, PostgresSession] = weakref.WeakKeyDictionary()
+        self._blocks: dict[int, PostgresBlock] = {}
+        self._opened = False
+        self.changes = ChangeSignal(None)
+        self._notifications: Notifications | None = None
+
+    # -- what operations need ------------------------------------------------------------------------------------------------------
+
+    def write(self, work: Callable[..., T], *args: Any, repeatable: bool = False) -> T:
+        """Run ``work(session, *args)``, which calls the database once, or in the thread's open block.
+
+        Args:
+            repeatable: whether it may be done twice: then a connection that breaks in the middle is no problem.
+
+        Raises:
+            CommitOutcomeUnknownError: the connection broke in the middle, and `work` is not repeatable.
+        """
+        block = self.block_of_thread()
+        if block is not None:
+            return block.run(work, args)
+        result = self._run(work, args, repeatable)
+        self.bump()
+        return result
+
+    def read(self, work: Callable[..., T], *args: Any) -> T:
+        """`write` for what changes nothing."""
+        block = self.block_of_thread()
+        return self._run(work, args, True) if block is None else block.run(work, args)
+
+    def _run(self, work: Callable[..., T], args: tuple[Any, ...], repeatable: bool) -> T:
+        deadline = time.monotonic() + self._timeout
+        for attempt in itertools.count():
+            session = self.take(deadline)
+            try:
+                return work(session, *args)
+            except RunAgain:
+                pass
+            except StatementFailed as failed:
+                if not self.may_retry(failed, attempt):
+                    raise self.error_of(failed) from failed
+                if failed.code == _READ_ONLY:
+                    session.close()
+            except ConnectionBroken as broken:
+                if broken.sent and not repeatable:
+                    raise CommitOutcomeUnknownError(self.name, str(broken)) from broken
+                if time.monotonic() >= deadline:
+                    raise ConnectionLostError(self.name, str(broken)) from broken
+            finally:
+                self.give_back(session)
+        raise AssertionError  # the loop ends by a return or an error
+
+    @contextmanager
+    def block(self, opening: Request | None = None) -> Iterator[PostgresBlock]:
+        """A transaction over all operations of this thread until it ends.
+
+        Raises:
+            InvalidStateError: the thread is in a block already, or the block is left normally though it was rolled back.
+        """
+        self._check_usable()
+        if self.block_of_thread() is not None:
+            raise InvalidStateError("this thread is in a transaction block already")
+        block = PostgresBlock(self, opening)
+        self._blocks[block.thread] = block
+        try:
+            yield block
+            block.commit()
+        finally:
+            self._blocks.pop(block.thread, None)
+            block.end()
+        self.bump()
+
+    def block_of_thread(self) -> PostgresBlock | None:
+        """The block that this thread has open."""
+        return self._blocks.get(threading.get_ident()) if self._blocks else None
+
+    def bump(self) -> None:
+        """Wake up who waits in this process; others learn by a notification."""
+        with self._lock:
+            self.changes.bump()
+
+    def wait(self, since: int, seconds: float) -> None:
+        """Block until the change signal is not at `since` any more, or for so long; not much longer than notifications may be missed."""
+        self._check_usable()
+        if self._listens:
+            with self._lock:
+                if self._notifications is None:
+                    self._notifications = Notifications(self._listen_conninfo, self.names.channel, self.bump)
+        self.changes.wait(since, min(seconds, _LOOK_AGAIN if self._listens else _LOOK_OFTEN))
+
+    def error_of(self, failed: StatementFailed) -> Exception:
+        """The error of ours that says what a failed statement means."""
+        return error_of(failed, self.name, self.names, self._refusals)
+
+    def may_retry(self, failed: StatementFailed, attempt: int) -> bool:
+        """Whether the statement is to be tried again; waits a little then. Nothing of it was stored."""
+        if failed.code not in (*_RETRIED, _READ_ONLY) or attempt >= _ATTEMPTS:
+            return False
+        time.sleep(random.uniform(0, 0.002 * 2**attempt) if failed.code in _RETRIED else 0.1 * (attempt + 1))
+        return True
+
+    # -- connections ---------------------------------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise StoreClosedError
+        if self._forked and self._borrowed is not None:
+            raise InvalidStateError(f"{self.name}: a pool of the caller does not follow a fork")
+
+    def take(self, deadline: float | None = None) -> PostgresSession:
+        """A connection for this thread alone, until it is given back.
+
+        Raises:
+            StoreUnavailableError: there was none in time.
+        """
+        self._check_usable()
+        left = self._timeout if deadline is None else max(0.001, deadline - time.monotonic())
+        try:
+            connection = self._open_pool().getconn(timeout=left)
+        except psycopg_pool.PoolTimeout as error:
+            raise StoreUnavailableError(self.name, f"no connection within {self._timeout:g} s") from error
+        except psycopg_pool.PoolClosed as error:
+            raise StoreClosedError from error
+        session = self._sessions.get(connection)
+        if session is None:
+            session = self._sessions[connection] = PostgresSession(connection, prepare=not self._pgbouncer)
+        if not connection.autocommit:
+            try:
+                connection.autocommit = True
+            except psycopg.Error as error:
+                self._open_pool().putconn(connection)
+                raise InvalidStateError(
+                    f"{self.name}: the pool gave a connection in the middle of something"
+                ) from error
+            session.restores_autocommit = True
+        return session
+
+    def give_back(self, session: PostgresSession) -> None:
+        """Lend it to the next thread."""
+        connection = session.connection
+        if session.restores_autocommit and connection.pgconn.status == pq.ConnStatus.OK:
+            session.restores_autocommit = False
+            with suppress(psycopg.Error):
+                connection.autocommit = False
+        pool = self._pool
+        if pool is not None:
+            pool.putconn(connection)
+
+    def _open_pool(self) -> Pool:
+        pool = self._pool
+        if pool is None:
+            with self._lock:
+                if self._pool is None:
+                    self._pool = psycopg_pool.ConnectionPool(
+                        self._conninfo,
+                        min_size=1,
+                        max_size=self._max_connections,
+                        kwargs={"autocommit": True},
+                        name=self.name,
+                        open=True,
+                    )
+                pool = self._pool
+        return pool
+
+    # -- life ----------------------------------------------------------------------------------------------------------------------
+
+    def migrate(self, line: str, migrations: tuple[Migration, ...]) -> None:
+        """Bring the tables of `line` up to date. Idempotent, safe when many processes do it at once.
+
+        Raises:
+            SchemaMismatchError: a newer release has been here, or the tables have another prefix; nothing was changed.
+            StoreUnavailableError: the role may not create what is missing; the message says what to do.
+        """
+        if self.block_of_thread() is not None:
+            raise InvalidStateError("the store cannot be migrated inside a transaction block")
+        self._check_usable()
+        schema = Schema(self.names, self.name, line, migrations)
+        if self._borrowed is None:
+            try:
+                # Not by the pool: it would go on trying, and hide why the first connection cannot be made.
+                with psycopg.connect(self._conninfo, autocommit=True) as connection:
+                    schema.bring_up_to_date(connection)
+            except psycopg.Error as error:
+                raise StoreUnavailableError(self.name, str(error).strip()) from error
+            return
+        session = self.take()
+        try:
+            schema.bring_up_to_date(session.connection)
+        except psycopg.Error as error:
+            raise StoreUnavailableError(self.name, str(error).strip()) from error
+        finally:
+            self.give_back(session)
+
+    def close(self) -> None:
+        """Close all connections but those of a caller's pool. A second call is harmless.
+
+        Raises:
+            InvalidStateError: this thread has a block open.
+        """
+        if self.block_of_thread() is not None:
+            raise InvalidStateError("the store cannot be closed inside a transaction block")
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            pool, notifications = self._pool, self._notifications
+        if notifications is not None:
+            notifications.close()
+        if pool is not None and pool is not self._borrowed:
+            pool.close()
+        self.bump()
+
+    # -- fork ----------------------------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Nothing: connections are processes of the server, and a copy of one that nobody uses does no harm."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing."""
+
+    def after_fork_in_child(self) -> None:
+        """Drop the parent's connections without closing them, and begin without any."""
+        self._forked = True
+        _leaked.extend([self._pool, self._sessions, self._notifications, *self._blocks.values()])
+        for block in self._blocks.values():
+            block.open = False
+        self._lock = threading.Lock()
+        self._start()
+
+
+def _check_options(dsn: object, pool: object, max_connections: object) -> None:
+    if (dsn is None) == (pool is None):
+        raise InvalidValueError("dsn", "must be given, or else a pool", dsn)
+    if pool is not None and not isinstance(pool, psycopg_pool.ConnectionPool):
+        raise InvalidValueError("pool", "must be a psycopg_pool.ConnectionPool", pool)
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+        raise InvalidValueError("max_connections", "must be 1 or more", max_connections)
+
+
+def _tell_once() -> None:
+    global _told
+    if pq.__impl__ == "python" and not _told:
+        _told = True
+        _log.warning("psycopg runs in its slow pure Python implementation; install wfe-fast[postgres-binary]")
+
+
+def _conninfo(dsn: object, field: str) -> str:
+    """A connection string that libpq can read.
+
+    Raises:
+        InvalidValueError: it is none.
+    """
+    if not isinstance(dsn, str) or not dsn.strip() or "\0" in dsn:
+        raise InvalidValueError(field, "must be a postgresql: URL or a connection string", dsn)
+    try:
+        return psycopg.conninfo.make_conninfo(dsn)
+    except psycopg.Error as error:
+        # Not the value: it may hold a password.
+        raise InvalidValueError(field, f"is no connection string: {str(error).strip()}", "…") from error
+
+
+def _with_settings(conninfo: str, application_name: str, limits: Mapping[str, float]) -> str:
+    """The connection string with our settings, where the caller has not made his own."""
+    given = psycopg.conninfo.conninfo_to_dict(conninfo)
+    options = [f"-c {name}={round(seconds * 1000)}" for name, seconds in limits.items()]
+    options.append(str(given.get("options") or ""))
+    ours: dict[str, Any] = {"application_name": application_name, "connect_timeout": 10, **_KEEPALIVES, **given}
+    if any(options):
+        ours["options"] = " ".join(options).strip()
+    return psycopg.conninfo.make_conninfo("", **ours)
+
+
+#: A server whose machine has vanished is noticed within half a minute.
+_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
+
+
+def _name(conninfo: str, names: Names) -> str:
+    """How errors call the database, without a password."""
+    given = psycopg.conninfo.conninfo_to_dict(conninfo)
+    place = ",".join(str(given.get(part)) for part in ("host", "port") if given.get(part)) or "local"
+    where = f"{given.get('dbname') or given.get('user') or ''}, schema {names.schema}"
+    return f"postgresql at {place}, {where}" + (f", prefix {names.prefix}" if names.prefix else "")

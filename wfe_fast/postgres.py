@@ -1,0 +1,5 @@
+"""All that one needs for PostgreSQL."""
+
+from wfe_fast.persistence.postgres import PostgresPersistenceProvider, schema_script
+
+__all__ = ["PostgresPersistenceProvider", "schema_script"]

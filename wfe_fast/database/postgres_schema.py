@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg import errors, sql
+from psycopg import errors
 
 from wfe_fast.database.migrations import Migration, pending_migrations
 from wfe_fast.database.postgres_names import Names
@@ -18,6 +18,8 @@ _CREATE_SCHEMA = 'CREATE SCHEMA IF NOT EXISTS "{schema}"'
 
 _CREATE_TABLE = """CREATE TABLE IF NOT EXISTS "{schema}".wfe_fast_migrations (line TEXT NOT NULL, version INT NOT NULL, name TEXT NOT NULL,
     checksum TEXT NOT NULL, applied_at BIGINT NOT NULL, prefix TEXT NOT NULL, PRIMARY KEY (line, version))"""
+
+_HISTORY = """SELECT version, checksum, prefix FROM "{schema}".wfe_fast_migrations WHERE line = %s ORDER BY version"""
 
 _APPLIED = """INSERT INTO "{schema}".wfe_fast_migrations (line, version, name, checksum, applied_at, prefix)
     VALUES ('%s', %d, '%s', '%s', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{prefix}')"""
@@ -87,10 +89,7 @@ class Schema:
         ).fetchone()
         if not exists:
             return self._migrations
-        query = sql.SQL("SELECT version, checksum, prefix FROM {}.{} WHERE line = %s ORDER BY version").format(
-            sql.Identifier(self._names.schema), sql.Identifier(_TABLE)
-        )
-        rows = connection.execute(query, [self._line]).fetchall()
+        rows = connection.execute(self._names.resolve(_HISTORY).encode(), [self._line]).fetchall()
         prefixes = {row[2] for row in rows}
         if prefixes - {self._names.prefix}:
             (other,) = prefixes - {self._names.prefix}

@@ -37,7 +37,7 @@ SHARED = {"host", "workers", "persistence"}
 OWN = ("sqlite", "postgres")
 DRIVERS = {"apsw", "psycopg", "psycopg_pool"}
 #: A server that a test run starts and throws away. Nothing that stores anybody's data may come to depend on it.
-THROW_AWAY = {"database.postgres_server", "database.postgres_binaries"}
+THROW_AWAY = {"database.postgres_server", "database.postgres_binaries", "database.postgres_watcher"}
 MAY_THROW_AWAY = {"testing", "cli"}
 #: Beside the drivers and msgspec only the command line needs packages, and the tests that are shipped need pytest.
 PACKAGES = {"cli": {"click", "rich"}, "testing": {"pytest", "hypothesis"}}

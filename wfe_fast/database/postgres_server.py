@@ -28,6 +28,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from wfe_fast.database.postgres_binaries import Programs, find_programs, one_line
+from wfe_fast.database.postgres_watcher import Watcher
 from wfe_fast.errors import InvalidStateError, InvalidValueError, StoreUnavailableError
 
 #: Settings of a server whose data need not survive a power cut; a killed server loses nothing with them.
@@ -40,24 +41,6 @@ _LONGEST_SOCKET = 100
 _SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _STREAMING = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'"
 _SYNCHRONOUS = "SELECT application_name FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')"
-
-# Runs until nobody holds the other end of its input any more, and then ends the server of the folder $1: a process that is killed cannot.
-# The number in postmaster.pid may be another process's by now, so that it is the command line that decides.
-_WATCHER = """
-while read -r _; do :; done
-pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
-runs() {
-    [ -n "$pid" ] && { tr '\\0' ' ' <"/proc/$pid/cmdline" || ps -o args= -p "$pid"; } 2>/dev/null | grep -qF -- "$1/data"
-}
-runs "$1" && kill -QUIT "$pid"
-tries=0
-while runs "$1"; do
-    [ "$tries" -lt 100 ] || kill -KILL "$pid"
-    tries=$((tries + 1))
-    sleep 0.05
-done
-[ "$2" != temporary ] || rm -rf -- "$1"
-"""
 
 
 class PostgresServer:
@@ -88,7 +71,7 @@ class PostgresServer:
         self._programs: Programs = find_programs()
         self._temporary = folder is None
         self._process: subprocess.Popen[bytes] | None = None
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._watcher: Watcher | None = None
         self._maker = os.getpid()
         self._replicas = 0
         self._tcp = tcp
@@ -132,7 +115,8 @@ class PostgresServer:
         if not self._data.joinpath("PG_VERSION").exists():
             self._make_cluster()
         self._write_settings()
-        self._watch()
+        if self._watcher is None:
+            self._watcher = Watcher(self.folder, self._data / "postmaster.pid", temporary=self._temporary)
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
                 [self._programs.folder / "postgres", "-D", self._data, "-k", self.folder, "-p", str(self.port)],
@@ -182,8 +166,7 @@ class PostgresServer:
         _open.discard(self)
         self.stop("immediate" if self._temporary else "fast")
         if self._watcher is not None:
-            self._watcher.kill()
-            self._watcher.communicate()
+            self._watcher.end()
             self._watcher = None
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -319,18 +302,6 @@ class PostgresServer:
         if self._programs.owner is not None:
             os.chown(new, self._programs.owner.uid, self._programs.owner.gid)
         return new.replace(path)
-
-    def _watch(self) -> None:
-        if self._watcher is None:
-            kind = "temporary" if self._temporary else "kept"
-            self._watcher = subprocess.Popen(
-                ["/bin/sh", "-c", _WATCHER, "wfe-postgres-watcher", self.folder, kind],
-                cwd="/",
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
 
     def _takes_connections(self) -> bool:
         """Whether the server has written into its pid file that it is ready."""

@@ -50,7 +50,7 @@ class WireProxy:
     """
 
     def __init__(self, dsn: str, *, settle: float = 0.002) -> None:
-        self._parameters = _parameters(dsn)
+        self._parameters = address_parts(dsn)
         self._settle = settle
         self._traffic = Traffic()
         self._lock = Lock()
@@ -195,8 +195,8 @@ def _is_passed_on(name: str) -> bool:
     return name not in _ADDRESS and not name.startswith(_ENCRYPTION)
 
 
-def _parameters(dsn: str) -> dict[str, str]:
-    """The parts of an address, all as text."""
+def address_parts(dsn: str) -> dict[str, str]:
+    """The parts of the address of one server, all as text; InvalidValueError where it is none."""
     try:
         parts: dict[str, Any] = conninfo_to_dict(dsn)
     except psycopg.ProgrammingError as error:
@@ -204,4 +204,6 @@ def _parameters(dsn: str) -> dict[str, str]:
     parameters = {name: str(value) for name, value in parts.items()}
     if not parameters.get("host") or "," in parameters["host"]:
         raise InvalidValueError("dsn", "has to name one host", parameters.get("host"))
+    if not all(value.isprintable() for value in parameters.values()):
+        raise InvalidValueError("dsn", "has to be text in one line", dsn)
     return parameters

@@ -71,6 +71,7 @@ def open_provider(url: str, **options: Any) -> PersistenceProvider:
 
     Raises:
         InvalidValueError: the URL's scheme is not known, or an option's value is wrong.
+        InvalidStateError: the driver for it is not installed.
         TypeError: the provider has no such option.
     """
     if not isinstance(url, str):
@@ -80,7 +81,12 @@ def open_provider(url: str, **options: Any) -> PersistenceProvider:
 
         return SqlitePersistenceProvider(url, **options)
     if url.partition(":")[0] in ("postgresql", "postgres"):
-        from wfe_fast.postgres import PostgresPersistenceProvider
+        try:
+            from wfe_fast.postgres import PostgresPersistenceProvider
+        except ImportError as error:
+            raise InvalidStateError(
+                f"PostgreSQL needs a driver: pip install 'wfe-fast[postgres-binary]' ({error})"
+            ) from error
 
         return PostgresPersistenceProvider(url, **options)
     raise InvalidValueError("url", "must begin with sqlite: or postgresql:", url)

@@ -6,6 +6,8 @@ import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -14,10 +16,12 @@ from rich.console import Console
 import wfe_fast
 from wfe_fast.cli.demo import NothingToDoError, Settings, WorkersFailError, run_demo, work_list
 from wfe_fast.cli.files import standard_library
-from wfe_fast.cli.report import ProgressBar, print_report
+from wfe_fast.cli.report import ProgressBar, print_report, without_password
 from wfe_fast.database.sqlite_connection import sqlite_path
 
 _STOPPED = 130
+#: Instead of a URL: a PostgreSQL server of the run's own.
+_OWN_SERVER = "postgres"
 _FILES_OF_A_DATABASE = ("", "-wal", "-shm", "-journal")
 
 
@@ -30,7 +34,11 @@ def commands() -> None:
 @commands.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--workers", default=4, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
-@click.option("--database", metavar="URL", help="Where to keep the workflows; a new SQLite file here by default.")
+@click.option(
+    "--database",
+    metavar="URL",
+    help="Where to keep the workflows: sqlite:///FILE (a new one here by default), postgresql://..., or just postgres: a server for this run.",
+)
 @click.option("--no-kill", is_flag=True, help="Let all workers live.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def demo(folder: Path | None, workers: int, database: str | None, no_kill: bool, as_json: bool) -> int:
@@ -40,35 +48,62 @@ def demo(folder: Path | None, workers: int, database: str | None, no_kill: bool,
     catalogue. The same command on the same database goes on where it stopped.
     """
     console = Console(stderr=as_json, highlight=False)
-    url = database or _new_database()
-    settings = _settings(folder or standard_library(), url, workers, kill=not no_kill)
-    try:
-        listing = work_list(settings)
-    except NothingToDoError as error:
-        raise click.UsageError(str(error)) from error
-    console.print(f"database: {url}", markup=False, soft_wrap=True)
-    try:
-        with ProgressBar() as bar:
-            report = run_demo(settings, listing, bar.show)
-    except KeyboardInterrupt:
-        click.echo(f"stopped; to go on: --database {url}", err=True)
-        return _STOPPED
+    with _database(database) as url:
+        settings = _settings(folder or standard_library(), url, workers, kill=not no_kill, kept=database != _OWN_SERVER)
+        try:
+            listing = work_list(settings)
+        except NothingToDoError as error:
+            raise click.UsageError(str(error)) from error
+        console.print(f"database: {without_password(url)}", markup=False, soft_wrap=True)
+        try:
+            with ProgressBar() as bar:
+                report = run_demo(settings, listing, bar.show)
+        except KeyboardInterrupt:
+            go_on = f"; to go on: --database {without_password(url)}" if settings.kept else ""
+            click.echo(f"stopped{go_on}", err=True)
+            return _STOPPED
     print_report(console, report)
     if as_json:
         click.echo(report.as_json())
     return 0 if report.sound else 1
 
 
+@commands.command()
+@click.option("--schema", default="wfc", show_default=True, help="The schema that is to hold the tables.")
+@click.option("--table-prefix", default="", help="What the name of each table begins with.")
+def schema(schema: str, table_prefix: str) -> int:
+    """Print the SQL that makes the tables on PostgreSQL.
+
+    For an administrator to run, where the application's role may not create them.
+    """
+    from wfe_fast.postgres import schema_script
+
+    click.echo(schema_script(schema, table_prefix), nl=False)
+    return 0
+
+
+@contextmanager
+def _database(database: str | None) -> Iterator[str]:
+    """The URL of the database to work on; the word for it starts a server that is gone afterwards."""
+    if database != _OWN_SERVER:
+        yield database or _new_database()
+        return
+    from wfe_fast.database.postgres_server import PostgresServer
+
+    with PostgresServer() as server:
+        yield server.dsn
+
+
 def _new_database() -> str:
     return f"sqlite:///wfe-demo-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.db"
 
 
-def _settings(folder: Path, url: str, workers: int, *, kill: bool) -> Settings:
+def _settings(folder: Path, url: str, workers: int, *, kill: bool, kept: bool) -> Settings:
     """The settings; the log lies beside a database that is a file, else in the working folder."""
     folder = folder.resolve()
     if not url.startswith("sqlite:"):
         log = Path(f"wfe-demo-{hashlib.sha256(url.encode()).hexdigest()[:12]}.log").resolve()
-        return Settings(folder, url, log, workers, kill, frozenset({log}))
+        return Settings(folder, url, log, workers, kill, frozenset({log}), kept)
     path = sqlite_path(url)
     if path == ":memory:":
         raise click.BadParameter("several processes cannot share a database in memory", param_hint="--database")

@@ -12,6 +12,7 @@ import msgspec
 
 from wfe_fast import WorkflowStatus, open_provider
 from wfe_fast.cli.files import Listing, list_files, reference_of, shown
+from wfe_fast.cli.report import without_password
 from wfe_fast.cli.results import Report, Results, digest_of, read_results, totals
 from wfe_fast.cli.steplog import LINE_LENGTH, StepAccount, StepLog
 from wfe_fast.cli.steps import DEFINITION, STEPS, FileJob, build
@@ -38,7 +39,7 @@ class WorkersFailError(Exception):
 class Settings(msgspec.Struct, frozen=True):
     """What to do: with which folder, database (a URL), log, how many processes, and whether to kill one of them.
 
-    `without` = files that are none of the work, wherever they lie.
+    `without` = files that are none of the work, wherever they lie; `kept` = the database is still there afterwards.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True):
     workers: int
     kill: bool
     without: frozenset[Path] = frozenset()
+    kept: bool = True
 
 
 class Progress(msgspec.Struct):
@@ -157,7 +159,8 @@ def _report(
 ) -> Report:
     return Report(
         folder=shown(str(settings.folder)),
-        database=settings.database,
+        database=without_password(settings.database),
+        kept=settings.kept,
         log=shown(str(settings.log)),
         files=len(run.ids),
         **totals(results.rows.values()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import time
@@ -113,7 +114,16 @@ def _errors(report: Report) -> Table:
 _LOOK = "import sys, wfe_fast; print(wfe_fast.open_provider(sys.argv[1]).list_workflows(limit=1).items[0])"
 
 
+def without_password(url: str) -> str:
+    """A database's URL as it may be shown."""
+    return re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", url)
+
+
 def _next(report: Report) -> Text:
+    if not report.kept:
+        return Text(
+            f"\nThe database is gone with the server. When each step body began, and in which process:\n  {report.log}\n"
+        )
     return Text(
         f"""
 What to look at next:

@@ -205,7 +205,8 @@ class Engine:
             # One call is a transaction, too, and one whose commit the store can share among threads.
             self._persist(flow, [], share, self.provider)
             return
-        with self.provider.transaction() as tx:
+        own, awaits = flow.instance.id, waits.addresses(flow)
+        with self.provider.transaction(workflows=[own], publishes=outbox.addresses, awaits=awaits) as tx:
             outbox.store(tx)  # first, so that the workflow can take an event that it has published itself
             subscriptions = waits.settle(flow, tx)
             self._persist(flow, subscriptions, share, tx)

@@ -254,7 +254,7 @@ class WorkflowHost:
         """
         outbox = self._outbox()
         workflow_id = outbox.start(definition, data, version=version, name=name, id=id, reference=reference)
-        with self._joined(tx) as joined:
+        with self._joined(tx, outbox) as joined:
             outbox.store(joined)
         return workflow_id
 
@@ -286,7 +286,7 @@ class WorkflowHost:
         """
         outbox = self._outbox()
         event_id = outbox.publish(name, key, data, at=at, id=id)
-        with self._joined(tx) as joined:
+        with self._joined(tx, outbox) as joined:
             outbox.store(joined)
         return event_id
 
@@ -371,7 +371,7 @@ class WorkflowHost:
 
     def _change_status(self, id_or_name: str, to: WorkflowStatus, *only_from: WorkflowStatus) -> bool:
         workflow_id = self.get(id_or_name).id
-        with self._provider.transaction() as tx:
+        with self._provider.transaction(workflows=[workflow_id]) as tx:
             changed = tx.change_status(workflow_id, to, only_from)
             if changed and to is WorkflowStatus.TERMINATED:
                 tx.drop_subscriptions(workflow_id)
@@ -388,5 +388,7 @@ class WorkflowHost:
     def _outbox(self) -> Outbox:
         return Outbox(self._registry, self._provider.clock)
 
-    def _joined(self, tx: PersistenceTransaction | None) -> AbstractContextManager[PersistenceTransaction]:
-        return self._provider.transaction() if tx is None else nullcontext(tx)
+    def _joined(
+        self, tx: PersistenceTransaction | None, outbox: Outbox
+    ) -> AbstractContextManager[PersistenceTransaction]:
+        return self._provider.transaction(publishes=outbox.addresses) if tx is None else nullcontext(tx)

@@ -44,6 +44,11 @@ class Outbox:
         """Whether nothing was taken."""
         return not self._events and not self._workflows
 
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """Names and keys of the events that were taken."""
+        return [(new.event.event_name, new.event.event_key) for new in self._events]
+
     def clear(self) -> None:
         """Forget what was taken."""
         self._events.clear()

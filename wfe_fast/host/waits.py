@@ -96,6 +96,13 @@ def deadline(pointer: ExecutionPointer) -> datetime | None:
     return None if micros is None else from_micros(micros)
 
 
+def addresses(flow: Flow) -> list[tuple[str, str]]:
+    """The names and keys under which `settle` may look for events, or subscribe."""
+    pointers = [wait.pointer for wait in flow.waits]
+    pointers += [pointer for pointer in flow.open_waits() if deadline(pointer) is not None]
+    return [(pointer.event_name or "", pointer.event_key or "") for pointer in pointers]
+
+
 def settle(flow: Flow, tx: PersistenceTransaction) -> list[EventSubscription]:
     """Give waiting pointers the events that are there; to be called in the transaction of the pass.
 

@@ -23,7 +23,7 @@ from wfe_fast.persistence.work import Change, ClaimKey, Pairs, next_memory
 _STALE = "WFST1"
 
 #: A revision moves by a random step. After a commit whose outcome is unknown the caller knows by the number whether it was his.
-_LONGEST_STRIDE = 2**20
+_STRIDE_BITS = 20
 
 
 class PostgresWork:
@@ -68,7 +68,7 @@ class PostgresWork:
 
     def persist(self, session: Session, change: Change) -> Memory:
         if change.stride == 1:
-            change.stride = random.randrange(2, _LONGEST_STRIDE)
+            change.stride = 2 + random.getrandbits(_STRIDE_BITS)
         memory = change.memory
         if memory is None or change.plan is None or not self._may_assume(change.id, memory):
             return self._overwrite(session, change)

@@ -149,7 +149,7 @@ class SqlitePersistenceProvider(StoreMethods):
         if self._transaction is not None and self._database.in_block():
             self._transaction._remember(instance, memory)
         else:
-            remember(instance, memory)
+            instance.__dict__["memory"] = memory
 
     def _changes(self) -> ChangeSignal:
         return self._database.changes

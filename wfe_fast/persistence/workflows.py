@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from wfe_fast.clock import checked_moment, from_micros, to_millis
 from wfe_fast.codec import encode_json
@@ -52,9 +54,11 @@ from wfe_fast.persistence.validation import (
     check_sequence,
 )
 
+#: Later than any datetime, and far inside what the column holds.
+_MAX_MILLIS = 2**62
 
-@dataclass(slots=True)
-class Change:
+
+class Change(Struct):
     """A persist, checked and encoded: what the transaction has to do."""
 
     id: str
@@ -149,9 +153,13 @@ class WorkflowMethods(Operations):
         self, instance: WorkflowInstance, subscriptions: list[Row], expect_unchanged: bool, release: bool
     ) -> Change:
         """Check and encode everything, before the transaction begins: other writers do not wait for that."""
-        check_model(instance, WorkflowInstance, "instance")
-        check_bool(expect_unchanged, "expect_unchanged")
-        check_bool(release, "release")
+        # Every persist comes this way: the exact checks are called only where a glance does not settle it.
+        if type(instance) is not WorkflowInstance:
+            check_model(instance, WorkflowInstance, "instance")
+        if expect_unchanged is not False:
+            check_bool(expect_unchanged, "expect_unchanged")
+        if release is not False:
+            check_bool(release, "release")
         memory = self._memory(instance)
         raw = raw_head_of(instance)
         id = instance.id
@@ -165,6 +173,12 @@ class WorkflowMethods(Operations):
                 head = (id, *head[1:])
         if expect_unchanged and memory is None:
             raise InvalidStateError("expect_unchanged needs an instance that was loaded, created or persisted before")
+        due = instance.next_execution
+        if due is not None and not (type(due) is int and 0 <= due <= _MAX_MILLIS):
+            check_due(instance)
+        status = instance.status
+        if type(status) is not WorkflowStatus:
+            check_status(instance)
         stored = None if memory is None else memory.stored
         pointers = instance.execution_pointers
         lines, changed = encode_pointers(pointers, NOTHING if stored is None else stored)
@@ -173,8 +187,8 @@ class WorkflowMethods(Operations):
             memory,
             head,
             raw,
-            check_due(instance),
-            check_status(instance),
+            due,
+            status,
             None if instance.complete_time is None else micros(instance.complete_time, "complete_time"),
             encode_json(instance.data, "data").decode(),
             lines,
@@ -191,7 +205,8 @@ class WorkflowMethods(Operations):
         if memory is None or change.plan is None or not self._update_row(session, change, memory, change.status):
             return self._persist_after_look(session, change)
         self._write_pointers(session, change.id, change.plan)
-        self._add_subscriptions(session, change.subscriptions)
+        if change.subscriptions:
+            session.run_many(self._sql.create_event_subscription, change.subscriptions)
         return _next_memory(change, memory, change.status, change.complete_time, change.plan.result)
 
     def _update_row(self, session: Session, change: Change, known: Memory, status: WorkflowStatus) -> bool:
@@ -220,10 +235,6 @@ class WorkflowMethods(Operations):
             session.run(self._sql.update_pointer, (id, position, line))
         if plan.inserts:
             session.run_many(self._sql.insert_pointer, [(id, *pointer) for pointer in plan.inserts])
-
-    def _add_subscriptions(self, session: Session, subscriptions: list[Row]) -> None:
-        if subscriptions:
-            session.run_many(self._sql.create_event_subscription, subscriptions)
 
     def _persist_after_look(self, session: Session, change: Change) -> Memory:
         """Somebody changed the row, or the caller knows nothing of it: look, decide who wins, and write against what is there."""
@@ -271,7 +282,7 @@ class WorkflowMethods(Operations):
         updated = self._update_row(session, change, known, status)
         assert updated  # the row was read in this transaction, and there is one writer at a time
         self._write_pointers(session, change.id, plan)
-        self._add_subscriptions(session, change.subscriptions)
+        session.run_many(self._sql.create_event_subscription, change.subscriptions)
         return _next_memory(change, known, status, change.complete_time, plan.result)
 
     # -- read ------------------------------------------------------------------------------------------------------------------

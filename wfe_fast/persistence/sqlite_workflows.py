@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import ClaimLostError, ConcurrentUpdateError, WorkflowNotFoundError
@@ -41,7 +42,8 @@ class SqliteWorkflows:
         if memory is None or change.plan is None or not self._update_row(session, change, memory, change.status):
             return self._persist_after_look(session, change)
         self._write_pointers(session, change.id, change.plan)
-        self._add_subscriptions(session, change.subscriptions)
+        if change.subscriptions:
+            session.run_many(self._sql.create_event_subscription, change.subscriptions)
         return next_memory(change, memory, change.status, change.complete_time, change.plan.result, memory.revision + 1)
 
     def _update_row(self, session: Session, change: Change, known: Memory, status: WorkflowStatus) -> bool:
@@ -70,10 +72,6 @@ class SqliteWorkflows:
             session.run(self._sql.update_pointer, (id, position, line))
         if plan.inserts:
             session.run_many(self._sql.insert_pointer, [(id, *pointer) for pointer in plan.inserts])
-
-    def _add_subscriptions(self, session: Session, subscriptions: list[Row]) -> None:
-        if subscriptions:
-            session.run_many(self._sql.create_event_subscription, subscriptions)
 
     def _persist_after_look(self, session: Session, change: Change) -> Memory:
         """Somebody changed the row, or the caller knows nothing of it: look, decide who wins, and write against what is there."""
@@ -121,7 +119,7 @@ class SqliteWorkflows:
         updated = self._update_row(session, change, known, status)
         assert updated  # the row was read in this transaction, and there is one writer at a time
         self._write_pointers(session, change.id, plan)
-        self._add_subscriptions(session, change.subscriptions)
+        session.run_many(self._sql.create_event_subscription, change.subscriptions)
         return next_memory(change, known, status, change.complete_time, plan.result, revision + 1)
 
     # -- control -----------------------------------------------------------------------------------------------------------------

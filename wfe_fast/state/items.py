@@ -116,7 +116,7 @@ class ItemMethods(ExecutionMethods):
         most = 1 if limit is None else check_limit(limit)
         rows: list[Row] = []
         # An idle worker asks often and mostly in vain: that costs a read, and no writer waits for it.
-        if self._snapshot(self._work_waits, queues):
+        if self._read(self._work_waits, queues):
             rows = self._write(self._claim, worker, queues, length, most)
         items = [item_from(row, self._store) for row in rows]
         if limit is not None:
@@ -138,11 +138,9 @@ class ItemMethods(ExecutionMethods):
                 left -= 1
         found = [row for queue in queues for row in self._ready(session, queue, now, most)]
         found.sort()
-        term = session.one(self._sql.term)
-        assert term is not None  # a row of the migration
         claimed = []
         for _, _, seq in found[:most]:
-            taken = session.one(self._sql.claim_item, (seq, worker, now + length, term[0]))
+            taken = session.one(self._sql.claim_item, (seq, worker, now + length))
             assert taken is not None  # it was found in this transaction
             claimed.append(taken)
         return claimed
@@ -156,28 +154,27 @@ class ItemMethods(ExecutionMethods):
         sql, tenant = self._sql, self._tenant
         found: list[Row] = []
         below = MAX_INT + 1
-        while len(found) < most:
-            level = (
-                session.one(sql.next_priority, (queue, below))
-                if tenant is None
-                else session.one(sql.next_priority_of_tenant, (tenant, queue, below))
-            )
-            if level is None:
-                break
-            below = level[0]
+        while True:
             left = most - len(found)
             found += (
                 session.all(sql.ready, (queue, below, now, left))
                 if tenant is None
                 else session.all(sql.ready_of_tenant, (tenant, queue, below, now, left))
             )
-        return found
+            if len(found) == most:
+                return found
+            level = (
+                session.one(sql.next_priority, (queue, below))
+                if tenant is None
+                else session.one(sql.next_priority_of_tenant, (tenant, queue, below))
+            )
+            if level is None:
+                return found
+            below = level[0]
 
     def _expired(self, session: Session, queue: str, now: int, most: int) -> list[Row]:
         """Items of a queue whose lease has run out; at most so many, -1 = all."""
-        if self._tenant is None:
-            return session.all(self._sql.expired, (queue, now, most))
-        return session.all(self._sql.expired_of_tenant, (self._tenant, queue, now, most))
+        return session.all(self._sql.expired, (queue, self._tenant, now, most))
 
     # -- how a lease ends ----------------------------------------------------------------------------------------------------------
 
@@ -230,19 +227,11 @@ class ItemMethods(ExecutionMethods):
     def _reclaim(self, session: Session) -> list[Ended]:
         now = self._now()
         found: list[Row] = []
-        queue = ""
-        while (following := self._next_leased_queue(session, queue)) is not None:
-            queue = following
-            found += self._expired(session, queue, now, -1)
+        leased = session.one(self._sql.leased_queue, ("",))
+        while leased is not None:
+            found += self._expired(session, leased[0], now, -1)
+            leased = session.one(self._sql.leased_queue, leased)
         return [self._end_lease(session, row, _EXPIRED, now) for row in found]
-
-    def _next_leased_queue(self, session: Session, after: str) -> str | None:
-        row = (
-            session.one(self._sql.leased_queue, (after,))
-            if self._tenant is None
-            else session.one(self._sql.leased_queue_of_tenant, (self._tenant, after))
-        )
-        return None if row is None else row[0]
 
     def _end_lease(self, session: Session, row: Row, error: str, now: int) -> Ended:
         """The one rule for a lease that ends without a result, whoever notices: one attempt more, then back-off or dead letter, and the

@@ -61,9 +61,6 @@ SELECT count(*) FROM (SELECT 1 FROM state_executions INDEXED BY state_executions
 -- name: count_other_workflows(tenant_id, workflow_id)
 SELECT count(DISTINCT workflow_id), coalesce(max(workflow_id = :workflow_id), 0) FROM state_definitions WHERE tenant_id = :tenant_id;
 
--- name: term()
-SELECT term FROM state_identity WHERE id = 1;
-
 -- name: raise_term(term, step)
 UPDATE state_identity SET term = max(term + :step, :term) WHERE id = 1 RETURNING term;
 
@@ -202,23 +199,30 @@ SELECT {item} FROM state_items WHERE id = :id AND (:tenant IS NULL OR tenant_id 
 SELECT priority FROM state_items INDEXED BY state_items_ready
 WHERE status = 'pending' AND queue_type = :queue_type AND priority < :below ORDER BY priority DESC LIMIT 1;
 
--- name: ready(queue_type, priority, now, limit)
+-- name: ready(queue_type, below, now, limit)
+-- What is available of the highest priority below this one.
 SELECT -priority, available_at, seq FROM state_items INDEXED BY state_items_ready
-WHERE status = 'pending' AND queue_type = :queue_type AND priority = :priority AND available_at <= :now
+WHERE status = 'pending' AND queue_type = :queue_type AND priority = (SELECT priority FROM state_items INDEXED BY state_items_ready
+    WHERE status = 'pending' AND queue_type = :queue_type AND priority < :below ORDER BY priority DESC LIMIT 1)
+    AND available_at <= :now
 ORDER BY available_at, seq LIMIT :limit;
 
 -- name: next_priority_of_tenant(tenant, queue_type, below)
 SELECT priority FROM state_items INDEXED BY state_items_ready_of_tenant
 WHERE status = 'pending' AND tenant_id = :tenant AND queue_type = :queue_type AND priority < :below ORDER BY priority DESC LIMIT 1;
 
--- name: ready_of_tenant(tenant, queue_type, priority, now, limit)
+-- name: ready_of_tenant(tenant, queue_type, below, now, limit)
 SELECT -priority, available_at, seq FROM state_items INDEXED BY state_items_ready_of_tenant
-WHERE status = 'pending' AND tenant_id = :tenant AND queue_type = :queue_type AND priority = :priority AND available_at <= :now
+WHERE status = 'pending' AND tenant_id = :tenant AND queue_type = :queue_type
+    AND priority = (SELECT priority FROM state_items INDEXED BY state_items_ready_of_tenant
+        WHERE status = 'pending' AND tenant_id = :tenant AND queue_type = :queue_type AND priority < :below
+        ORDER BY priority DESC LIMIT 1)
+    AND available_at <= :now
 ORDER BY available_at, seq LIMIT :limit;
 
--- name: claim_item(seq, worker_id, lease_until, term)
+-- name: claim_item(seq, worker_id, lease_until)
 UPDATE state_items SET status = 'claimed', worker_id = :worker_id, lease_until = :lease_until, epoch = epoch + 1,
-    fence = (:term << 32) + epoch + 1
+    fence = ((SELECT term FROM state_identity WHERE state_identity.id = 1) << 32) + epoch + 1
 WHERE seq = :seq RETURNING {item};
 
 -- name: leased_queue(after)
@@ -226,18 +230,9 @@ WHERE seq = :seq RETURNING {item};
 SELECT queue_type FROM state_items INDEXED BY state_items_leased
 WHERE status = 'claimed' AND queue_type > :after ORDER BY queue_type LIMIT 1;
 
--- name: leased_queue_of_tenant(tenant, after)
-SELECT queue_type FROM state_items INDEXED BY state_items_leased_of_tenant
-WHERE status = 'claimed' AND tenant_id = :tenant AND queue_type > :after ORDER BY queue_type LIMIT 1;
-
--- name: expired(queue_type, now, limit)
+-- name: expired(queue_type, tenant, now, limit)
 SELECT {item}, seq, execution FROM state_items INDEXED BY state_items_leased
-WHERE status = 'claimed' AND queue_type = :queue_type AND lease_until <= :now ORDER BY lease_until LIMIT :limit;
-
--- name: expired_of_tenant(tenant, queue_type, now, limit)
-SELECT {item}, seq, execution FROM state_items INDEXED BY state_items_leased_of_tenant
-WHERE status = 'claimed' AND tenant_id = :tenant AND queue_type = :queue_type AND lease_until <= :now
-ORDER BY lease_until LIMIT :limit;
+WHERE status = 'claimed' AND queue_type = :queue_type AND {in_scope} AND lease_until <= :now ORDER BY lease_until LIMIT :limit;
 
 -- name: held_item(id, fence, tenant)
 SELECT {item}, seq, execution FROM state_items WHERE {held};

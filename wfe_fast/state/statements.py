@@ -18,7 +18,6 @@ class Statements(StatementSet):
     add_usage: str
     count_active: str
     count_other_workflows: str
-    term: str
     raise_term: str
     store_workflow: str
     get_workflow: str
@@ -58,9 +57,7 @@ class Statements(StatementSet):
     ready_of_tenant: str
     claim_item: str
     leased_queue: str
-    leased_queue_of_tenant: str
     expired: str
-    expired_of_tenant: str
     held_item: str
     any_item: str
     renew_lease: str

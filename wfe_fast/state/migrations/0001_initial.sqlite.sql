@@ -129,13 +129,14 @@ CREATE TABLE state_items (
     last_error TEXT,
     payload TEXT NOT NULL
 ) STRICT;
-CREATE UNIQUE INDEX state_items_live ON state_items (execution, node_id) WHERE status IN ('pending', 'claimed');
+-- One live item for a node. By settled_at, which a claim does not change, so that a claim need not write this index.
+CREATE UNIQUE INDEX state_items_live ON state_items (execution, node_id) WHERE settled_at IS NULL;
 -- Partial, so that what is settled costs nothing here. Twice: for workers of all tenants, and for one tenant's.
 CREATE INDEX state_items_ready ON state_items (queue_type, priority, available_at) WHERE status = 'pending';
 CREATE INDEX state_items_ready_of_tenant ON state_items (tenant_id, queue_type, priority, available_at)
     WHERE status = 'pending';
+-- Once: there are never more leases than workers, and what has run out is ended by the next claim.
 CREATE INDEX state_items_leased ON state_items (queue_type, lease_until) WHERE status = 'claimed';
-CREATE INDEX state_items_leased_of_tenant ON state_items (tenant_id, queue_type, lease_until) WHERE status = 'claimed';
 CREATE INDEX state_items_settled ON state_items (tenant_id, settled_at)
     WHERE status IN ('completed', 'failed', 'cancelled');
 CREATE INDEX state_items_dead ON state_items (settled_at, id) WHERE status = 'dead_lettered';

@@ -7,9 +7,10 @@ from datetime import datetime
 from uuid import UUID
 
 from wfe_fast.checks import check_int, check_name
-from wfe_fast.clock import Duration, checked_moment, checked_seconds, to_micros
+from wfe_fast.clock import Duration, checked_seconds
 from wfe_fast.codec import checked_text
 from wfe_fast.errors import InvalidValueError
+from wfe_fast.stored import micros
 
 #: Numbers of events and priorities fit a 64-bit column with room to add to them.
 MAX_NUMBER = 2**53
@@ -43,16 +44,6 @@ def check_queues(value: object, field: str = "queue_types") -> list[str]:
 def check_sequence_number(value: object, field: str) -> int:
     """The number of an event; 0 = before the first."""
     return check_int(value, field, 0, MAX_NUMBER)
-
-
-def micros(value: object, field: str) -> int:
-    """A moment as it is stored."""
-    return to_micros(checked_moment(value, field))
-
-
-def optional_micros(value: object, field: str) -> int | None:
-    """An optional moment as it is stored."""
-    return None if value is None else micros(value, field)
 
 
 def lease_micros(lease: Duration, field: str = "lease") -> int:

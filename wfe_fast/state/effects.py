@@ -16,7 +16,7 @@ from wfe_fast.state.events import NodeCompleted
 from wfe_fast.state.items import ItemMethods
 from wfe_fast.state.models import Acquired, Held, Recorded, ReserveOutcome
 from wfe_fast.state.operations import one, run
-from wfe_fast.state.rows import stored_json
+from wfe_fast.stored import stored_json
 
 _ALWAYS = (
     "output",

@@ -26,7 +26,8 @@ from wfe_fast.state.models import (
     WorkflowStatus,
 )
 from wfe_fast.state.operations import Head, all_rows, one, run
-from wfe_fast.state.rows import definition_row, execution_from, execution_row, json_text, stored_json
+from wfe_fast.state.rows import definition_row, execution_from, execution_row
+from wfe_fast.stored import json_text, stored_json
 
 #: Beyond any datetime, in microseconds.
 _EVER = 2**62

@@ -14,7 +14,7 @@ from wfe_fast.clock import Duration, from_micros
 from wfe_fast.codec import checked_text
 from wfe_fast.database.base import Row, Session, UniqueViolation
 from wfe_fast.errors import DuplicateWorkItemError, ExecutionEndedError, LeaseLostError, WorkItemNotFoundError
-from wfe_fast.state.checks import check_id, check_queues, lease_micros, micros
+from wfe_fast.state.checks import check_id, check_queues, lease_micros
 from wfe_fast.state.events import AnyEventKind, NodeFailed, RetryScheduled
 from wfe_fast.state.executions import ExecutionMethods
 from wfe_fast.state.models import (
@@ -27,6 +27,7 @@ from wfe_fast.state.models import (
 )
 from wfe_fast.state.operations import Head, one, run
 from wfe_fast.state.rows import item_from, item_row, lease_of
+from wfe_fast.stored import micros
 
 #: So many leases end in one claim at most, so that the first claim after a breakdown does not take for ever. None of them is to be had
 #: by this claim: each backs off first.

@@ -23,14 +23,13 @@ from wfe_fast.state.operations import Head, all_rows, execution_id_of, month_of,
 from wfe_fast.state.rows import (
     event_from,
     event_row,
-    json_text,
     own_event_row,
     snapshot_from,
     snapshot_row,
     status_from,
-    stored_json,
 )
 from wfe_fast.state.tenants import TenantMethods
+from wfe_fast.stored import json_text, stored_json
 
 #: As many tokens as one event adds at most, so that a month's sum stays inside its column.
 _MOST_TOKENS = 2**61

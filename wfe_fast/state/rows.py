@@ -11,7 +11,7 @@ import msgspec
 
 from wfe_fast.checks import MAX_INT, check_enum, check_int, check_model
 from wfe_fast.clock import from_micros
-from wfe_fast.codec import checked_text, decode_json, encode_json
+from wfe_fast.codec import checked_text
 from wfe_fast.database.base import Row
 from wfe_fast.errors import CorruptionError, InvalidValueError
 from wfe_fast.state.checks import (
@@ -19,8 +19,6 @@ from wfe_fast.state.checks import (
     check_id,
     check_label,
     check_sequence_number,
-    micros,
-    optional_micros,
 )
 from wfe_fast.state.events import AnyEventKind, node_id_of
 from wfe_fast.state.kinds import decode_kind, encode_kind
@@ -38,27 +36,11 @@ from wfe_fast.state.models import (
     WorkflowStatus,
     WorkItem,
 )
+from wfe_fast.stored import json_text, micros, optional_micros, stored_json
 
 _STATUS = {status.value: status for status in WorkflowStatus}
 _SESSION = {session.value: session for session in SessionType}
 _MAX_UINT32 = 2**32 - 1
-
-
-def json_text(value: Any, field: str) -> str:
-    """A JSON value as it is stored."""
-    return encode_json(value, field).decode()
-
-
-def stored_json(text: str, store: str) -> Any:
-    """The value of a stored JSON text.
-
-    Raises:
-        CorruptionError: it is none.
-    """
-    try:
-        return decode_json(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise CorruptionError(store, f"a stored value is no JSON: {error}") from error
 
 
 def moment_from(stored: int | None) -> datetime | None:

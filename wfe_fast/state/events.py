@@ -467,7 +467,7 @@ EventKind: TypeAlias = (
     | AgentToolFailed
 )
 
-AnyEventKind: TypeAlias = "EventKind | UnknownEventKind"
+AnyEventKind: TypeAlias = EventKind | UnknownEventKind
 
 KINDS: tuple[type[msgspec.Struct], ...] = get_args(EventKind)
 

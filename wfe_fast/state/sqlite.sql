@@ -59,7 +59,8 @@ SELECT count(*) FROM (SELECT 1 FROM state_executions INDEXED BY state_executions
     WHERE tenant_id = :tenant_id AND status IN ('pending', 'running', 'paused') LIMIT :limit);
 
 -- name: count_other_workflows(tenant_id, workflow_id)
-SELECT count(DISTINCT workflow_id), coalesce(max(workflow_id = :workflow_id), 0) FROM state_definitions WHERE tenant_id = :tenant_id;
+SELECT count(*), coalesce(max(workflow_id = :workflow_id), 0)
+FROM (SELECT DISTINCT workflow_id FROM state_definitions WHERE tenant_id = :tenant_id);
 
 -- name: raise_term(term, step)
 UPDATE state_identity SET term = max(term + :step, :term) WHERE id = 1 RETURNING term;
@@ -96,8 +97,8 @@ WHERE e.id = :id AND (:tenant IS NULL OR e.tenant_id = :tenant);
 UPDATE state_executions SET status = :status, updated_at = :now, completed_at = coalesce(:completed_at, completed_at) WHERE seq = :seq;
 
 -- name: cancel_items(execution, now)
-UPDATE state_items SET status = 'cancelled', settled_at = :now, lease_until = NULL, fence = 0, epoch = epoch + 1
-WHERE execution = :execution AND status IN ('pending', 'claimed');
+UPDATE state_items INDEXED BY state_items_live SET status = 'cancelled', settled_at = :now, lease_until = NULL, fence = 0, epoch = epoch + 1
+WHERE execution = :execution AND settled_at IS NULL;
 
 -- name: update_execution_current_state(id, tenant, state, now)
 UPDATE state_executions SET current_state = :state, updated_at = :now WHERE id = :id AND {in_scope};

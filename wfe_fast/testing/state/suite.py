@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from wfe_fast.testing.state.argument_suite import StateArgumentSuite
 from wfe_fast.testing.state.event_suite import EventSuite
 from wfe_fast.testing.state.execution_suite import ExecutionSuite
 from wfe_fast.testing.state.item_suite import DeadLetterSuite, LeaseEndSuite, LeaseFencingSuite, QueueSuite
+from wfe_fast.testing.state.race_suite import StateRaceSuite
 from wfe_fast.testing.state.tenant_suite import ScopeSuite, TenantSuite, TokenSuite
 from wfe_fast.testing.state.transition_suite import EffectSuite, RetentionSuite, TransitionSuite
 
@@ -47,3 +49,9 @@ class StateSuite:
 
     class TestTokens(TokenSuite):
         """Tokens."""
+
+    class TestRaces(StateRaceSuite):
+        """Threads and processes at once."""
+
+    class TestArguments(StateArgumentSuite):
+        """Bad input."""

@@ -84,7 +84,8 @@ _MANY_ITEMS = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
 INSERT INTO state_items (id, tenant_id, execution, node_id, queue_type, status, priority, available_at, attempt, max_attempts,
     created_at, settled_at, payload)
-SELECT printf('%08d-0000-4000-8000-%012d', length(?2), i), CASE WHEN ?4 > 1 THEN 't' || (i % ?4) ELSE 'default' END, 1, ?2 || i, 'tool', ?2, 0, i, 0, 3, i,
+SELECT printf('%08d-0000-4000-8000-%012d', length(?2), i), CASE WHEN ?4 > 1 THEN 't' || (i % ?4) ELSE 'default' END, 1,
+    ?2 || i, 'tool', ?2, 0, i, 0, 3, i,
     CASE ?2 WHEN 'pending' THEN NULL ELSE i END, '{}' FROM n WHERE ?3 IS NULL
 """
 _MANY_EVENTS = """

@@ -32,7 +32,7 @@ ALLOWED = {
     "sqlite": BASE | {"database", "persistence", "state"},
     "postgres": BASE | {"database", "persistence"},
     "": BASE | {"persistence", "sqlite", "postgres"},
-    "cli": BASE | {"", "database", "persistence", "host"},
+    "cli": BASE | {"", "database", "persistence", "host", "state", "sqlite", "workers"},
     "testing": BASE | {"", "database", "persistence", "state", "sqlite", "workers", "host"},
     "__main__": {"cli"},
 }

@@ -20,7 +20,7 @@ from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.state.factories import QUEUE, an_event, an_execution, an_item, completed
 
 #: Statements that read all of a table, which has a row for each tenant, or one.
-WHOLE = {"list_tenants", "tenant_ids"}
+WHOLE = {"list_tenants", "tenant_ids", "count_executions"}
 NAMES = sorted(get_type_hints(Statements))
 
 

@@ -110,6 +110,10 @@ class ExecutionOperations(Protocol):
         """
         ...
 
+    def count_executions(self) -> dict[WorkflowStatus, int]:
+        """How many executions there are in each status that any has."""
+        ...
+
 
 class EventOperations(Protocol):
     """What has happened. An execution's events are numbered 1, 2, 3, … without a gap."""

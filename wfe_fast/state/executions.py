@@ -26,7 +26,7 @@ from wfe_fast.state.models import (
     WorkflowStatus,
 )
 from wfe_fast.state.operations import Head, all_rows, one, run
-from wfe_fast.state.rows import definition_row, execution_from, execution_row
+from wfe_fast.state.rows import definition_row, execution_from, execution_row, status_from
 from wfe_fast.stored import json_text, stored_json
 
 #: Beyond any datetime, in microseconds.
@@ -145,6 +145,13 @@ class ExecutionMethods(LogMethods):
             rows = self._read(all_rows, sql.list_executions_of_tenant_by_status, (self._tenant, wanted, *span))
         items = [execution_from(row, self._store) for row in rows[:most]]
         return Page(items, _page_key(items[-1]) if len(rows) > most else None)
+
+    def count_executions(self) -> dict[WorkflowStatus, int]:
+        if self._tenant is None:
+            rows = self._read(all_rows, self._sql.count_executions)
+        else:
+            rows = self._read(all_rows, self._sql.count_executions_of_tenant, (self._tenant,))
+        return {status_from(status, self._store): count for status, count in rows}
 
 
 def _path(key: str) -> str:

@@ -124,6 +124,12 @@ SELECT {execution} FROM state_executions INDEXED BY state_executions_of_tenant W
 SELECT {execution} FROM state_executions INDEXED BY state_executions_of_tenant_by_status
 WHERE tenant_id = :tenant AND status = :status AND {page};
 
+-- name: count_executions()
+SELECT status, count(*) FROM state_executions INDEXED BY state_executions_by_status GROUP BY status;
+
+-- name: count_executions_of_tenant(tenant)
+SELECT status, count(*) FROM state_executions INDEXED BY state_executions_of_tenant_by_status WHERE tenant_id = :tenant GROUP BY status;
+
 -- ---- events and snapshots ----------------------------------------------------------------------------------------------------
 
 -- name: find_event(id)

@@ -34,6 +34,8 @@ class Statements(StatementSet):
     list_executions_by_status: str
     list_executions_of_tenant: str
     list_executions_of_tenant_by_status: str
+    count_executions: str
+    count_executions_of_tenant: str
     find_event: str
     log_of: str
     advance_log: str

@@ -189,3 +189,4 @@ class ExecutionSuite(BothScopes):
         assert backend.list_executions(WorkflowStatus.PAUSED) == [paused]
         assert len(backend.list_executions(WorkflowStatus.RUNNING)) == 2
         assert backend.list_executions(WorkflowStatus.FAILED) == []
+        assert backend.count_executions() == {WorkflowStatus.PAUSED: 1, WorkflowStatus.RUNNING: 2}

@@ -108,6 +108,7 @@ FOREIGN: dict[str, tuple[Any, Callable[[StateBackend, World], object]]] = {
     "update_execution_current_state": (_E, lambda b, w: b.update_execution_current_state(w.execution.execution_id, 1)),
     "patch_append_array": (_E, lambda b, w: b.patch_append_array(w.execution.execution_id, "k", 1)),
     "list_executions": ([], lambda b, w: [*b.list_executions(), *b.list_executions(WorkflowStatus.RUNNING)]),
+    "count_executions": ({}, lambda b, w: b.count_executions()),
     "append_event": (_E, lambda b, w: b.append_event(an_event(w.execution))),
     "append_events": (_E, lambda b, w: b.append_events([an_event(w.execution, id=w.event_id)])),
     "get_events": ([], lambda b, w: b.get_events(w.execution.execution_id)),

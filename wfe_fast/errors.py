@@ -6,16 +6,24 @@
     ├── InvalidValueError (ValueError)       an argument or a field has a wrong value; nothing was written
     ├── SerializationError (ValueError)      a value that JSON cannot hold, or stored JSON that does not fit its type
     ├── InvalidStateError (RuntimeError)     the call does not fit the state of the object
-    │   └── StoreClosedError
+    │   ├── StoreClosedError
+    │   ├── InvalidTransitionError           a status does not lead to the wanted one
+    │   └── ExecutionEndedError              an execution that has ended takes no new work
     ├── NotFoundError (LookupError)
     │   ├── WorkflowNotFoundError  EventNotFoundError  SubscriptionNotFoundError  DefinitionNotFoundError
+    │   └── ExecutionNotFoundError  WorkItemNotFoundError  DeadLetterNotFoundError  TenantNotFoundError  TokenNotFoundError
     ├── DuplicateError
     │   ├── DuplicateWorkflowError  DuplicatePointerError  DuplicateEventError
-    │   └── DuplicateSubscriptionError  DuplicateDefinitionError
+    │   ├── DuplicateSubscriptionError  DuplicateDefinitionError
+    │   └── DuplicateExecutionError  DuplicateSnapshotError  DuplicateWorkItemError  DuplicateTenantError
     ├── ConflictError
     │   ├── ConcurrentUpdateError            another writer came first
     │   ├── ClaimLostError                   the lease was taken over
-    │   └── ActivityLostError                another worker took the activity
+    │   ├── ActivityLostError                another worker took the activity
+    │   ├── LeaseLostError                   the lease on a work item was taken over, or the item is settled
+    │   └── SequenceConflictError            an execution has other events than its caller knows
+    ├── TenantError                          a tenant may not do this
+    │   ├── TenantSuspendedError  TenantLimitError  TenantScopeError
     ├── StoreUnavailableError                the database cannot serve the call now; nothing of it was stored
     │   ├── StoreBusyError  StoreFullError  StoreReadOnlyError
     │   ├── ConnectionLostError              the connection broke, and does not come back; nothing of the call was stored
@@ -103,6 +111,33 @@ class StoreClosedError(InvalidStateError):
         super().__init__(problem)
 
 
+class InvalidTransitionError(InvalidStateError):
+    """The execution `id` has the status `current`, from which none leads to `wanted`. Nothing was written."""
+
+    def __init__(self, id: str, current: str, wanted: str) -> None:
+        super().__init__(f"execution {_shown(id)} is {current}, which does not lead to {wanted}")
+        self.args = (id, current, wanted)
+        self.id = id
+        self.current = current
+        self.wanted = wanted
+
+    def _message(self) -> str:
+        return self.problem
+
+
+class ExecutionEndedError(InvalidStateError):
+    """The execution `id` has ended (`status`) and takes no new work."""
+
+    def __init__(self, id: str, status: str) -> None:
+        super().__init__(f"execution {_shown(id)} is {status} and takes no new work")
+        self.args = (id, status)
+        self.id = id
+        self.status = status
+
+    def _message(self) -> str:
+        return self.problem
+
+
 class NotFoundError(WfeError, LookupError):
     """Something with this id is not there. `kind` says what, `id` which."""
 
@@ -149,6 +184,36 @@ class DefinitionNotFoundError(NotFoundError):
         return f"no definition {_shown(self.id)}{suffix}"
 
 
+class ExecutionNotFoundError(NotFoundError):
+    """No execution has this id, or it is another tenant's."""
+
+    kind = "execution"
+
+
+class WorkItemNotFoundError(NotFoundError):
+    """No work item has this id, or it is another tenant's."""
+
+    kind = "work item"
+
+
+class DeadLetterNotFoundError(NotFoundError):
+    """No dead letter has this id, or it is another tenant's."""
+
+    kind = "dead letter"
+
+
+class TenantNotFoundError(NotFoundError):
+    """No tenant has this id."""
+
+    kind = "tenant"
+
+
+class TokenNotFoundError(NotFoundError):
+    """No token has this id, or it is another tenant's."""
+
+    kind = "token"
+
+
 class DuplicateError(WfeError):
     """Something with this `id` is there already; nothing was stored. `field` is what has to be unique."""
 
@@ -193,6 +258,30 @@ class DuplicateDefinitionError(DuplicateError):
     kind = "definition"
 
 
+class DuplicateExecutionError(DuplicateError):
+    """An execution with this id exists."""
+
+    kind = "execution"
+
+
+class DuplicateSnapshotError(DuplicateError):
+    """Another execution has a snapshot with this id."""
+
+    kind = "snapshot"
+
+
+class DuplicateWorkItemError(DuplicateError):
+    """A work item with this id exists (`field` is ``"id"``), or its node has a live one already (``"node_id"``)."""
+
+    kind = "work item"
+
+
+class DuplicateTenantError(DuplicateError):
+    """A tenant with this id exists."""
+
+    kind = "tenant"
+
+
 class ConflictError(WfeError):
     """Somebody else changed or took what the caller was working on; nothing was written."""
 
@@ -226,6 +315,72 @@ class ActivityLostError(ConflictError):
 
     kind = "activity"
     problem = "was taken over by another worker or is no longer wanted"
+
+
+class LeaseLostError(ConflictError):
+    """The lease on the work item was taken over, the item is settled, or it is not the caller's."""
+
+    kind = "work item"
+    problem = "is not held under this lease"
+
+
+class SequenceConflictError(ConflictError):
+    """The execution `id` has `actual` as the number of its last event, not `expected`."""
+
+    kind = "execution"
+
+    def __init__(self, id: str, expected: int, actual: int) -> None:
+        super().__init__(id)
+        self.args = (id, expected, actual)
+        self.expected = expected
+        self.actual = actual
+
+    def _message(self) -> str:
+        return f"{super()._message()}: its last event has the number {self.actual}, not {self.expected}"
+
+
+class TenantError(WfeError):
+    """The tenant `tenant_id` may not do this; nothing was written."""
+
+    problem = "may not do this"
+
+    def __init__(self, tenant_id: str) -> None:
+        super().__init__(tenant_id)
+        self.tenant_id = tenant_id
+
+    def _message(self) -> str:
+        return f"tenant {_shown(self.tenant_id)} {self.problem}"
+
+
+class TenantSuspendedError(TenantError):
+    """The tenant is suspended or archived (`status`) and takes no new work."""
+
+    def __init__(self, tenant_id: str, status: str) -> None:
+        super().__init__(tenant_id)
+        self.args = (tenant_id, status)
+        self.status = status
+
+    def _message(self) -> str:
+        return f"tenant {_shown(self.tenant_id)} is {self.status} and takes no new work"
+
+
+class TenantLimitError(TenantError):
+    """The tenant has used up one of its limits. `limit` is the field of `TenantLimits`, `maximum` its value."""
+
+    def __init__(self, tenant_id: str, limit: str, maximum: float) -> None:
+        super().__init__(tenant_id)
+        self.args = (tenant_id, limit, maximum)
+        self.limit = limit
+        self.maximum = maximum
+
+    def _message(self) -> str:
+        return f"tenant {_shown(self.tenant_id)} has reached its {self.limit} of {self.maximum}"
+
+
+class TenantScopeError(TenantError):
+    """A view of one tenant cannot do what concerns the others."""
+
+    problem = "cannot manage tenants from its own view"
 
 
 class StoreUnavailableError(WfeError):

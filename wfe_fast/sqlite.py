@@ -1,5 +1,6 @@
 """All that one needs for SQLite."""
 
 from wfe_fast.persistence.sqlite import SqlitePersistenceProvider
+from wfe_fast.state.sqlite import SqliteBackend
 
-__all__ = ["SqlitePersistenceProvider"]
+__all__ = ["SqliteBackend", "SqlitePersistenceProvider"]

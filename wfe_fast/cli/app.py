@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from msgspec import structs
 from rich.console import Console
 
 import wfe_fast
 from wfe_fast.cli.demo import NothingToDoError, Settings, WorkersFailError, run_demo, work_list
+from wfe_fast.cli.engines import HOST, STATE
 from wfe_fast.cli.files import standard_library
 from wfe_fast.cli.report import ProgressBar, print_report, without_password
 from wfe_fast.database.sqlite_connection import sqlite_path
@@ -39,17 +41,27 @@ def commands() -> None:
     metavar="URL",
     help="Where to keep the workflows: sqlite:///FILE (a new one here by default), postgresql://..., or just postgres: a server for this run.",
 )
+@click.option(
+    "--engine",
+    default=HOST,
+    show_default=True,
+    type=click.Choice([HOST, STATE]),
+    help="What does the work: the workflow host, or work items of the state backend (on SQLite).",
+)
 @click.option("--no-kill", is_flag=True, help="Let all workers live.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def demo(folder: Path | None, workers: int, database: str | None, no_kill: bool, as_json: bool) -> int:
+def demo(folder: Path | None, workers: int, database: str | None, engine: str, no_kill: bool, as_json: bool) -> int:
     """Run four recorded steps over every file below FOLDER, and kill a worker half-way.
 
     FOLDER is the standard library of this Python where it is left out. Each file is a workflow: digest, measure, compress,
     catalogue. The same command on the same database goes on where it stopped.
     """
     console = Console(stderr=as_json, highlight=False)
+    if engine == STATE and database is not None and not database.startswith("sqlite:"):
+        raise click.BadParameter("the engine state works on sqlite:///FILE", param_hint="--database")
     with _database(database) as url:
         settings = _settings(folder or standard_library(), url, workers, kill=not no_kill, kept=database != _OWN_SERVER)
+        settings = _with_engine(settings, engine)
         try:
             listing = work_list(settings)
         except NothingToDoError as error:
@@ -59,7 +71,8 @@ def demo(folder: Path | None, workers: int, database: str | None, no_kill: bool,
             with ProgressBar() as bar:
                 report = run_demo(settings, listing, bar.show)
         except KeyboardInterrupt:
-            go_on = f"; to go on: --database {without_password(url)}" if settings.kept else ""
+            chosen = "" if engine == HOST else f"--engine {engine} "
+            go_on = f"; to go on: {chosen}--database {without_password(url)}" if settings.kept else ""
             click.echo(f"stopped{go_on}", err=True)
             return _STOPPED
     print_report(console, report)
@@ -111,6 +124,13 @@ def _settings(folder: Path, url: str, workers: int, *, kill: bool, kept: bool) -
     log = file.with_name(file.name + ".log")
     files = {file.with_name(file.name + suffix) for suffix in _FILES_OF_A_DATABASE}
     return Settings(folder, url, log, workers, kill, frozenset(files | {log}))
+
+
+def _with_engine(settings: Settings, engine: str) -> Settings:
+    """The settings for an engine, which has a log of its own: what another one has recorded it does not know."""
+    logs = {name: settings.log.with_suffix(f".{name}.log") for name in (STATE,)}
+    log = logs.get(engine, settings.log)
+    return structs.replace(settings, engine=engine, log=log, without=settings.without | set(logs.values()))
 
 
 def run() -> int:

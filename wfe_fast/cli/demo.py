@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from wfe_fast import WorkflowStatus, open_provider
-from wfe_fast.cli.files import Listing, list_files, reference_of, shown
+from wfe_fast.cli.engines import HOST, Engine, open_engine
+from wfe_fast.cli.files import Listing, list_files, shown
 from wfe_fast.cli.report import without_password
-from wfe_fast.cli.results import Report, Results, digest_of, read_results, totals
-from wfe_fast.cli.steplog import LINE_LENGTH, StepAccount, StepLog
-from wfe_fast.cli.steps import DEFINITION, STEPS, FileJob, build
+from wfe_fast.cli.results import Report, Results, digest_of, totals
+from wfe_fast.cli.steplog import LINE_LENGTH, StepAccount
+from wfe_fast.cli.steps import STEPS
 from wfe_fast.cli.worker import WorkerPool, WorkerSettings
-from wfe_fast.host import WorkflowHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wfe_fast.persistence.contract import PersistenceProvider
-
-_BATCH = 500
 _LOOK_EVERY = 0.05
 
 
@@ -39,7 +34,8 @@ class WorkersFailError(Exception):
 class Settings(msgspec.Struct, frozen=True):
     """What to do: with which folder, database (a URL), log, how many processes, and whether to kill one of them.
 
-    `without` = files that are none of the work, wherever they lie; `kept` = the database is still there afterwards.
+    `without` = files that are none of the work, wherever they lie; `kept` = the database is still there afterwards; `engine` = a name
+    of `engines`.
     """
 
     folder: Path
@@ -49,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True):
     kill: bool
     without: frozenset[Path] = frozenset()
     kept: bool = True
+    engine: str = HOST
 
 
 class Progress(msgspec.Struct):
@@ -84,8 +81,8 @@ def run_demo(settings: Settings, listing: Listing, show: Callable[[Progress], No
         WfeError: the database cannot be used.
     """
     began = time.monotonic()
-    with open_provider(settings.database) as provider:
-        run = _Run(settings, provider, listing)
+    with open_engine(settings.engine, settings.database) as engine:
+        run = _Run(settings, engine, listing)
         with closing(StepAccount(settings.log, run.ids)) as account:
             results, killed = (run.before, 0) if not run.pending else run.work_off(account, show)
             account.update()
@@ -95,12 +92,12 @@ def run_demo(settings: Settings, listing: Listing, show: Callable[[Progress], No
 class _Run:
     """One run of the demo, with what it found when it began."""
 
-    def __init__(self, settings: Settings, provider: PersistenceProvider, listing: Listing) -> None:
+    def __init__(self, settings: Settings, engine: Engine, listing: Listing) -> None:
         self._settings = settings
-        self._provider = provider
+        self._engine = engine
         # Counted first: what ends in between, by another demo on the same database, is then counted as ended and not waited for.
-        self._ended_before = self._ended()
-        self.before = before = read_results(provider, settings.folder)
+        self._ended_before = engine.ended()
+        self.before = before = engine.results(settings.folder)
         self._new = {file.workflow_id: file for file in listing.files if file.workflow_id not in before.ids}
         self.listing = listing
         self.ids = before.ids | self._new.keys()
@@ -110,18 +107,18 @@ class _Run:
         """Start the workers, give them the files, see them through. Return what the store holds then, and how many workers were killed."""
         settings = self._settings
         halt_at = self._half_way(account.size) if settings.kill else None
-        pool = WorkerPool(settings.workers, WorkerSettings(settings.database, settings.log, halt_at))
+        pool = WorkerPool(settings.workers, WorkerSettings(settings.database, settings.log, halt_at, settings.engine))
         try:
-            self._start_workflows()
+            self._engine.start(self._new, settings.folder, settings.log)
             while True:
                 self._look_after(pool)
                 account.update()
                 if halt_at is not None and account.size >= halt_at:
                     pool.kill(account.pid_at(halt_at))
                     halt_at = None
-                ended = min(self._ended() - self._ended_before, self.pending)
+                ended = min(self._engine.ended() - self._ended_before, self.pending)
                 show(Progress(ended, self.pending, account.begun, len(pool), pool.killed, account.taken_over))
-                if ended == self.pending and not (results := read_results(self._provider, settings.folder)).open:
+                if ended == self.pending and not (results := self._engine.results(settings.folder)).open:
                     return results, pool.killed
                 pool.wait(_LOOK_EVERY)
         finally:
@@ -131,22 +128,6 @@ class _Run:
         """How long the log will be when half of the steps that are still to do have begun."""
         steps = self.pending * len(STEPS) - self.before.steps_of_open
         return size + LINE_LENGTH * (steps // 2 + 1)
-
-    def _ended(self) -> int:
-        counts = self._provider.count_workflows()
-        return sum(count for status, count in counts.items() if status is not WorkflowStatus.RUNNABLE)
-
-    def _start_workflows(self) -> None:
-        """Create the workflows of the files that have none, many in one transaction; a run that is cut off here goes on here."""
-        with closing(StepLog(self._settings.log)) as log:
-            host = WorkflowHost(self._provider, [build(log)])
-        reference = reference_of(self._settings.folder)
-        left = iter(self._new.items())
-        while batch := list(islice(left, _BATCH)):
-            with self._provider.transaction() as tx:
-                for workflow_id, file in batch:
-                    # The name is given, so that none is drawn from the definition's sequence.
-                    host.start(DEFINITION, FileJob(file), id=workflow_id, name=workflow_id, reference=reference, tx=tx)
 
     def _look_after(self, pool: WorkerPool) -> None:
         pool.replace_dead()
@@ -161,6 +142,7 @@ def _report(
         folder=shown(str(settings.folder)),
         database=without_password(settings.database),
         kept=settings.kept,
+        engine=settings.engine,
         log=shown(str(settings.log)),
         files=len(run.ids),
         **totals(results.rows.values()),

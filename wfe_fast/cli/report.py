@@ -14,6 +14,8 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from wfe_fast.cli.engines import HOST, STATE
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -114,6 +116,12 @@ def _errors(report: Report) -> Table:
 _LOOK = "import sys, wfe_fast; print(wfe_fast.open_provider(sys.argv[1]).list_workflows(limit=1).items[0])"
 
 
+_LOOK_AT_STATE = (
+    "import sys; from wfe_fast.sqlite import SqliteBackend; "
+    "print(SqliteBackend.open(sys.argv[1]).list_executions(limit=1)[0])"
+)
+
+
 def without_password(url: str) -> str:
     """A database's URL as it may be shown."""
     return re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", url)
@@ -128,10 +136,10 @@ def _next(report: Report) -> Text:
         f"""
 What to look at next:
   the first workflow, with its four steps and its row:
-    {shlex.join([sys.executable, "-c", _LOOK, report.database])}
+    {shlex.join([sys.executable, "-c", _LOOK_AT_STATE if report.engine == STATE else _LOOK, report.database])}
   when each step body began, and in which process:
     {report.log}
   the same command on the same database goes on where it stopped, and does nothing twice:
-    --database {shlex.quote(report.database)}
+    {"" if report.engine == HOST else f"--engine {report.engine} "}--database {shlex.quote(report.database)}
 """
     )

@@ -84,12 +84,13 @@ class Report(msgspec.Struct):
 
     `steps` = steps recorded, `steps_before` of them by earlier runs. `taken_over` = step bodies that began again in another process.
     `repeated` = bodies that ran again after they had been recorded. `lost` = files without a row and without a reason.
-    `errors` = path and reason of what could not be read. `kept` = the database is still there.
+    `errors` = path and reason of what could not be read. `kept` = the database is still there; `engine` did the work.
     """
 
     folder: str
     database: str
     kept: bool
+    engine: str
     log: str
     files: int
     bytes: int

@@ -6,12 +6,12 @@ import hashlib
 import threading
 import tokenize
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from wfe_fast.cli.files import FileName
-from wfe_fast.host import StepContext, Terminate, WorkflowBuilder
+from wfe_fast.host import Terminate, WorkflowBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,13 +57,20 @@ class FileJob(msgspec.Struct):
         return sum(result is not None for result in (self.sha256, self.lines, self.compressed, self.row))
 
 
+class Named(Protocol):
+    """What a body is told about itself: the workflow's id in 32 hex digits."""
+
+    @property
+    def workflow_id(self) -> str: ...
+
+
 class FileSteps:
     """The bodies of the steps. Each says first of all in the log that it began."""
 
     def __init__(self, log: StepLog) -> None:
         self._log = log
 
-    def digest(self, job: FileJob, ctx: StepContext) -> None:
+    def digest(self, job: FileJob, ctx: Named) -> None:
         """SHA-256 and size of the content."""
         self._begin(0, job, ctx)
         sha256 = hashlib.sha256()
@@ -73,19 +80,19 @@ class FileSteps:
             size += len(chunk)
         job.sha256, job.bytes = sha256.hexdigest(), size
 
-    def measure(self, job: FileJob, ctx: StepContext) -> None:
+    def measure(self, job: FileJob, ctx: Named) -> None:
         """Lines, words, the longest line in bytes; tokens of Python source."""
         self._begin(1, job, ctx)
         job.lines, job.words, job.longest = measure_text(_chunks(job.file))
         job.tokens = count_tokens(job.file) if job.file.path.endswith(".py") else None
 
-    def compress(self, job: FileJob, ctx: StepContext) -> None:
+    def compress(self, job: FileJob, ctx: Named) -> None:
         """Size after zlib at level 6."""
         self._begin(2, job, ctx)
         packer = zlib.compressobj(_LEVEL)
         job.compressed = sum(len(packer.compress(chunk)) for chunk in _chunks(job.file)) + len(packer.flush())
 
-    def catalogue(self, job: FileJob, ctx: StepContext) -> None:
+    def catalogue(self, job: FileJob, ctx: Named) -> None:
         """The row; it is stored in the same transaction as the end of this step."""
         self._begin(3, job, ctx)
         assert job.sha256 is not None
@@ -95,7 +102,7 @@ class FileSteps:
             job.file.path, job.sha256, job.bytes, job.lines, job.words, job.longest, job.tokens, job.compressed
         )
 
-    def _begin(self, step: int, job: FileJob, ctx: StepContext) -> None:
+    def _begin(self, step: int, job: FileJob, ctx: Named) -> None:
         if self._log.begin(step, job.recorded, ctx.workflow_id):
             # Half of the work has begun: hold on to this piece, so that the kill that comes now surely hits a worker in the middle of one.
             threading.Event().wait()

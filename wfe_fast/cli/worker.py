@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wfe_fast import open_provider
+from wfe_fast.cli.engines import HOST, STATE
 from wfe_fast.cli.steplog import StepLog
 from wfe_fast.cli.steps import build
 from wfe_fast.host import WorkflowHost
@@ -33,11 +34,12 @@ _LOOK_EVERY = 1.0
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
-    """What a worker process has to know. `halt_at` is for `StepLog`."""
+    """What a worker process has to know. `halt_at` is for `StepLog`, `engine` a name of `engines`."""
 
     database: str
     log: Path
     halt_at: int | None
+    engine: str = HOST
 
 
 def work(settings: WorkerSettings, lifeline: Connection) -> None:
@@ -45,6 +47,11 @@ def work(settings: WorkerSettings, lifeline: Connection) -> None:
     # A step that fails is its workflow's error, and the parent reports it.
     logging.getLogger("wfe_fast").addHandler(logging.NullHandler())
     log = StepLog(settings.log, settings.halt_at)
+    if settings.engine == STATE:
+        from wfe_fast.cli.state_engine import work_items
+
+        work_items(settings.database, log, lifeline, lease=LEASE, grace=GRACE, look_every=_LOOK_EVERY)
+        return
     with open_provider(settings.database) as provider:
         host = WorkflowHost(provider, [build(log)], workers=1, worker_id=f"demo-{os.getpid()}", lease=LEASE)
         host.open()

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from wfe_fast.persistence.contract import PersistenceProvider
 
-#: Opens a provider on one database; takes the provider's options as keywords. Picklable.
-Opener: TypeAlias = Callable[..., PersistenceProvider]
+#: Opens a provider (or a backend of another contract) on one database; takes its options as keywords. Picklable.
+Opener: TypeAlias = Callable[..., Any]
 
 
 class StoreUnderTest:
@@ -24,7 +24,7 @@ class StoreUnderTest:
 
     def open(self, **options: Any) -> PersistenceProvider:
         """A further provider on the database, closed at the end of the test."""
-        provider = self.opener(**options)
+        provider: PersistenceProvider = self.opener(**options)
         self._opened.append(provider)
         return provider
 

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import msgspec
 from msgspec import Meta, field
 
+from wfe_fast.checks import MAX_INT as MAX_INT
 from wfe_fast.clock import system_clock
+from wfe_fast.paging import Page as Page
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from wfe_fast.persistence.memory import Memory
-
-T = TypeVar("T")
-
-#: Bounds of the integers that are 32 bits wide in a shared PostgreSQL schema.
-MAX_INT = 2**31 - 1
 
 Moment = Annotated[datetime, Meta(tz=True)]
 SmallInt = Annotated[int, Meta(ge=0, le=MAX_INT)]
@@ -203,10 +200,3 @@ class ExecutionError(msgspec.Struct, kw_only=True):
     workflow_id: str
     execution_pointer_id: str
     message: str
-
-
-class Page(msgspec.Struct, Generic[T], kw_only=True, frozen=True):
-    """Some of the items of a list, and where the next page begins: hand `next` in as `after`. None = this was the last page."""
-
-    items: list[T]
-    next: str | None = None

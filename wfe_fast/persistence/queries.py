@@ -9,14 +9,11 @@ from datetime import datetime
 from wfe_fast.clock import Duration, checked_moment, from_millis, to_micros
 from wfe_fast.database.base import Row
 from wfe_fast.errors import InvalidValueError, WorkflowNotFoundError
+from wfe_fast.paging import EVER, Page, page_key, page_start
 from wfe_fast.persistence.events import EventMethods
-from wfe_fast.persistence.models import Page, WorkflowInstance, WorkflowStatus
+from wfe_fast.persistence.models import WorkflowInstance, WorkflowStatus
 from wfe_fast.persistence.operations import all_rows, one
-from wfe_fast.persistence.rows import moment_key
 from wfe_fast.persistence.validation import check_enum, check_enums, check_limit, check_name, check_optional_name
-
-#: Beyond any datetime, in microseconds, on either side.
-_EVER = 2**62
 
 
 class QueryMethods(EventMethods):
@@ -36,10 +33,10 @@ class QueryMethods(EventMethods):
         state = None if status is None else check_enum(status, WorkflowStatus, "status").value
         check_optional_name(definition_id, "definition_id")
         check_optional_name(reference, "reference")
-        created_from = -_EVER if created_after is None else _micros(created_after, "created_after")
-        created_until = _EVER if created_before is None else _micros(created_before, "created_before")
+        created_from = -EVER if created_after is None else _micros(created_after, "created_after")
+        created_until = EVER if created_before is None else _micros(created_before, "created_before")
         check_limit(limit)
-        span: Row = (created_until, *max(_start(after), (created_from, "")), limit + 1)
+        span: Row = (created_until, *max(page_start(after), (created_from, "")), limit + 1)
         filters: Row = ()
         if reference is not None:
             sql, filters = self._sql.list_workflows_by_reference, (reference, state, definition_id)
@@ -51,7 +48,7 @@ class QueryMethods(EventMethods):
             sql = self._sql.list_workflows
         rows = self._read(all_rows, sql, (*filters, *span))
         items = [self._loaded(row) for row in rows[:limit]]
-        return Page(items=items, next=moment_key(items[-1]) if len(rows) > limit else None)
+        return Page(items=items, next=page_key(items[-1].create_time, items[-1].id) if len(rows) > limit else None)
 
     def count_workflows(self, by: str = "status") -> dict[WorkflowStatus, int]:
         if by != "status":
@@ -80,19 +77,3 @@ class QueryMethods(EventMethods):
 
 def _micros(moment: datetime, field: str) -> int:
     return to_micros(checked_moment(moment, field))
-
-
-def _start(after: str | None) -> tuple[int, str]:
-    """The key behind which a page begins."""
-    if after is None:
-        return -_EVER, ""
-    check_name(after, "after", empty=True)
-    time, separator, id = after.partition(":")
-    try:
-        if not separator:
-            raise ValueError
-        if not -_EVER <= int(time) <= _EVER:
-            raise ValueError
-        return int(time), id
-    except ValueError as error:
-        raise InvalidValueError("after", "must be the `next` of a page", after) from error

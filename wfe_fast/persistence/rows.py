@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from typing import Any
-
 import msgspec
 
-from wfe_fast.clock import UTC, checked_moment, from_micros, to_micros
-from wfe_fast.codec import checked_text, decode_json, encode_json
+from wfe_fast.clock import from_micros
+from wfe_fast.codec import checked_text, decode_json
 from wfe_fast.database.base import Row
 from wfe_fast.errors import CorruptionError
 from wfe_fast.persistence.memory import Head, Memory
@@ -31,45 +27,16 @@ from wfe_fast.persistence.validation import (
     check_millis,
     check_model,
     check_name,
-    check_optional_moment,
     check_optional_name,
 )
+from wfe_fast.stored import json_list as json_list
+from wfe_fast.stored import json_text as json_text
+from wfe_fast.stored import micros as micros
+from wfe_fast.stored import optional_micros as optional_micros
+from wfe_fast.stored import stored_json as stored_json
 
 _STATUS = {status.value: status for status in WorkflowStatus}
 _COMMAND = {name.value: name for name in CommandName}
-
-
-def micros(moment: Any, field: str) -> int:
-    """A moment as it is stored."""
-    return to_micros(checked_moment(moment, field))
-
-
-def optional_micros(moment: Any, field: str) -> int | None:
-    """An optional moment as it is stored."""
-    checked = check_optional_moment(moment, field)
-    return None if checked is None else to_micros(checked)
-
-
-def json_text(value: Any, field: str) -> str:
-    """A JSON value as it is stored."""
-    return encode_json(value, field).decode()
-
-
-def stored_json(text: str, store: str) -> Any:
-    """The value of a stored JSON text.
-
-    Raises:
-        CorruptionError: it is none.
-    """
-    try:
-        return decode_json(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise CorruptionError(store, f"a stored value is no JSON: {error}") from error
-
-
-def json_list(values: Iterable[object]) -> str:
-    """Checked values as the one bound text in which a list travels."""
-    return json.dumps(list(values))
 
 
 # -- workflows -----------------------------------------------------------------------------------------------------------------
@@ -284,8 +251,3 @@ def error_from(row: Row) -> ExecutionError:
     return ExecutionError(
         error_time=from_micros(time), workflow_id=workflow_id, execution_pointer_id=pointer_id, message=message
     )
-
-
-def moment_key(instance: WorkflowInstance) -> str:
-    """Where a page that ends with `instance` goes on."""
-    return f"{to_micros(instance.create_time.astimezone(UTC))}:{instance.id}"

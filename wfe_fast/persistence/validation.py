@@ -6,43 +6,29 @@ say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from datetime import datetime
-from enum import Enum
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from msgspec.structs import replace
 
-from wfe_fast.clock import checked_moment
-from wfe_fast.codec import checked_text, encode_json
+from wfe_fast.checks import MAX_NAME as MAX_NAME
+from wfe_fast.checks import check_bool as check_bool
+from wfe_fast.checks import check_enum as check_enum
+from wfe_fast.checks import check_enums as check_enums
+from wfe_fast.checks import check_ids as check_ids
+from wfe_fast.checks import check_int as check_int
+from wfe_fast.checks import check_limit as check_limit
+from wfe_fast.checks import check_model as check_model
+from wfe_fast.checks import check_name as check_name
+from wfe_fast.checks import check_optional_moment as check_optional_moment
+from wfe_fast.checks import check_optional_name as check_optional_name
+from wfe_fast.checks import check_sequence as check_sequence
+from wfe_fast.codec import encode_json
 from wfe_fast.errors import InvalidValueError, SerializationError
-from wfe_fast.persistence.models import MAX_INT, ExecutionPointer, PointerStatus
-
-E = TypeVar("E", bound=Enum)
-M = TypeVar("M")
-
-#: Bytes of UTF-8 that names, keys and ids may have: so much that any index of PostgreSQL can hold three of them.
-MAX_NAME = 1000
+from wfe_fast.persistence.models import ExecutionPointer, PointerStatus
 
 #: next_execution and execute_time fit the BIGINT column of a shared PostgreSQL schema.
 _MAX_BIGINT = 2**63 - 1
-
-
-def check_model(value: object, kind: type[M], field: str) -> M:
-    """`value`, which must be a `kind`."""
-    if not isinstance(value, kind):
-        raise InvalidValueError(field, f"must be a {kind.__name__}", value)
-    return value
-
-
-def check_name(value: object, field: str, *, empty: bool = False) -> str:
-    """A name, key or id."""
-    return checked_text(value, field, max_bytes=MAX_NAME, empty=empty)
-
-
-def check_optional_name(value: object, field: str) -> str | None:
-    """A name, key or id, or None."""
-    return None if value is None else check_name(value, field, empty=True)
 
 
 def check_address(event_name: object, event_key: object) -> tuple[str, str]:
@@ -50,63 +36,14 @@ def check_address(event_name: object, event_key: object) -> tuple[str, str]:
     return check_name(event_name, "event_name", empty=True), check_name(event_key, "event_key", empty=True)
 
 
-def check_int(value: object, field: str, low: int = 0, high: int = MAX_INT) -> int:
-    """An integer in [low, high]; a bool is none."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidValueError(field, "must be an integer", value)
-    if not low <= value <= high:
-        raise InvalidValueError(field, f"must be from {low} to {high}", value)
-    return value
-
-
 def check_millis(value: object, field: str) -> int:
     """Epoch milliseconds."""
     return check_int(value, field, -_MAX_BIGINT - 1, _MAX_BIGINT)
 
 
-def check_bool(value: object, field: str) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise InvalidValueError(field, "must be True or False", value)
-    return value
-
-
-def check_enum(value: object, kind: type[E], field: str) -> E:
-    """A member of `kind`, not its text."""
-    if not isinstance(value, kind):
-        raise InvalidValueError(field, f"must be a {kind.__name__}", value)
-    return value
-
-
-def check_enums(value: object, kind: type[E], field: str) -> list[E]:
-    """One member of `kind` or a collection of them, as a list without repetition."""
-    if isinstance(value, kind):
-        return [value]
-    if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
-        raise InvalidValueError(field, f"must be a {kind.__name__} or a collection of them", value)
-    return list(dict.fromkeys(check_enum(item, kind, field) for item in value))
-
-
-def check_optional_moment(value: object, field: str) -> datetime | None:
-    """An aware datetime, in UTC, or None."""
-    return None if value is None else checked_moment(value, field)
-
-
-def check_limit(value: object, field: str = "limit") -> int:
-    """How many at most: 1 or more."""
-    return check_int(value, field, 1)
-
-
 def check_optional_limit(value: object, field: str = "limit") -> int:
     """A limit, or -1 for None: what SQLite takes for "all"."""
     return -1 if value is None else check_limit(value, field)
-
-
-def check_ids(value: object, field: str) -> list[str]:
-    """Several ids. A text is iterable, too, but never meant."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise InvalidValueError(field, "must be a list of ids", value)
-    return [checked_text(item, f"{field}[{index}]") for index, item in enumerate(value)]
 
 
 def check_definitions(value: object, field: str = "definitions") -> list[tuple[str, int]]:
@@ -119,13 +56,6 @@ def check_definitions(value: object, field: str = "definitions") -> list[tuple[s
             raise InvalidValueError(f"{field}[{index}]", "must be a (definition id, version) pair", item)
         pairs.append((check_name(item[0], f"{field}[{index}][0]"), check_int(item[1], f"{field}[{index}][1]")))
     return list(dict.fromkeys(pairs))
-
-
-def check_sequence(value: object, kind: type[M], field: str) -> list[M]:
-    """Several models."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise InvalidValueError(field, f"must be a list of {kind.__name__}", value)
-    return [check_model(item, kind, f"{field}[{index}]") for index, item in enumerate(value)]
 
 
 def _check_texts(value: object, field: str) -> list[str]:

@@ -26,16 +26,18 @@ ALLOWED = {
     "stored": BASE,
     "database": BASE,
     "persistence": BASE | {"database"},
+    "checkpoints": BASE | {"database"},
     "workers": {"errors", "clock"},
     "host": BASE | {"workers", "persistence.contract", "persistence.models"},
-    "sqlite": BASE | {"database", "persistence"},
+    "durable": BASE | {"workers", "checkpoints.contract", "checkpoints.models"},
+    "sqlite": BASE | {"database", "persistence", "checkpoints"},
     "": BASE | {"persistence", "sqlite"},
-    "cli": BASE | {"", "database", "persistence", "host"},
-    "testing": BASE | {"", "database", "persistence", "sqlite", "workers", "host"},
+    "cli": BASE | {"", "database", "persistence", "host", "checkpoints", "durable", "sqlite"},
+    "testing": BASE | {"", "database", "persistence", "checkpoints", "sqlite", "workers", "host", "durable"},
     "__main__": {"cli"},
 }
 #: Code in these parts serves every database and names none, but for the files that are one database's own.
-SHARED = {"host", "workers", "persistence"}
+SHARED = {"host", "workers", "persistence", "checkpoints", "durable"}
 OWN = ("sqlite", "postgres")
 DRIVERS = {"apsw", "psycopg", "psycopg_pool"}
 #: A server that a test run starts and throws away. Nothing that stores anybody's data may come to depend on it.
@@ -119,6 +121,10 @@ def test_a_part_imports_only_what_it_may(file: Path) -> None:
         ("host/host.py", "import wfe_fast.database.base"),
         ("host/host.py", "from wfe_fast.persistence import sqlite"),
         ("host/host.py", "from wfe_fast import open_provider"),
+        ("durable/engine.py", "from wfe_fast.checkpoints import sqlite"),
+        ("durable/engine.py", "from wfe_fast.database.base import Session"),
+        ("durable/engine.py", "from wfe_fast.host import WorkflowHost"),
+        ("checkpoints/store.py", "from wfe_fast.persistence.models import Page"),
         ("persistence/store.py", "def f():\n    from wfe_fast.host import WorkflowHost"),
         ("database/base.py", "if TYPE_CHECKING:\n    from wfe_fast.persistence import models"),
         ("errors.py", "import wfe_fast.sqlite"),

@@ -32,6 +32,7 @@ from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import ExecutionNotFoundError, InvalidStateError
 from wfe_fast.stored import json_list
 
+_RUNNING = ExecutionStatus.RUNNING.value
 _FINAL = frozenset(status.value for status in FINAL_STATUSES)
 
 #: Where a checkpoint's row has what a wait changes.
@@ -114,13 +115,22 @@ class RunningMethods(Operations):
         self, session: Session, progress: Progress, status: str, waiting_for: str | None, *, release: bool
     ) -> str:
         """Change the execution under its claim and store the checkpoints; the status that it has then."""
-        row = progress.row(status, self._now(), waiting_for, release=release)
-        found = session.one(self._sql.advance, row)
-        if found is None:
-            raise self._refusal(session, progress.execution_id)
+        now = self._now()
+        goes_on = status == _RUNNING and progress.output is None and progress.error is None and not release
+        params = (progress.execution_id, progress.fence, progress.current_step, now)
+        if not goes_on or not session.run(self._sql.advance_step, params):
+            status = self._change(session, progress, progress.row(status, now, waiting_for, release=release))
         for checkpoint in progress.checkpoints:
             session.run(self._sql.save_checkpoint, checkpoint)
-        return str(found[0])
+        return status
+
+    def _change(self, session: Session, progress: Progress, row: Row) -> str:
+        """Change the execution under its claim; the status that it has then."""
+        if not session.run(self._sql.advance, row):
+            raise self._refusal(session, progress.execution_id)
+        state = session.one(self._sql.execution_state, (progress.execution_id,))
+        assert state is not None  # it was changed just now
+        return str(state[0])
 
     def _settle(self, session: Session, execution_id: str) -> None:
         """An execution has ended: nothing of it is waited for any more."""

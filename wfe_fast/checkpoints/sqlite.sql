@@ -236,15 +236,20 @@ WHERE workflow_execution_id NOT IN (SELECT value FROM json_each(:without));
 
 -- ---- what engines do -------------------------------------------------------------------------------------------------------------
 
+-- name: advance_step(execution_id, fence, current_step, now)
+-- The common case: it runs and goes on running. What is not written moves no entry of an index.
+UPDATE workflow_executions SET current_step = :current_step, updated_at = :now
+WHERE workflow_execution_id = :execution_id AND claim_fence = :fence AND status = 'RUNNING';
+
 -- name: advance(execution_id, fence, status, current_step, output_data, error_message, updated_at, waiting_for, release)
 -- A cancellation that wants the steps undone turns every status but the last one into COMPENSATING, and lets the claim go on.
+-- Without RETURNING: its table of results costs more than the statement itself; asking for the status afterwards costs 3 µs.
 UPDATE workflow_executions SET
     status = CASE WHEN NOT cancel_requested THEN :status WHEN :status IN ('FAILED', 'CANCELLED') THEN 'CANCELLED' ELSE 'COMPENSATING' END,
     current_step = :current_step, output_data = :output_data, error_message = coalesce(:error_message, error_message),
     updated_at = :updated_at, waiting_for = :waiting_for,
     claimed_by = CASE WHEN {given_back} THEN NULL ELSE claimed_by END, claim_until = CASE WHEN {given_back} THEN NULL ELSE claim_until END
-WHERE workflow_execution_id = :execution_id AND claim_fence = :fence AND {open}
-RETURNING status, cancel_requested;
+WHERE workflow_execution_id = :execution_id AND claim_fence = :fence AND {open};
 
 -- name: cancel_execution(execution_id, now)
 -- The fence moves, so that whoever runs it now can record nothing more.

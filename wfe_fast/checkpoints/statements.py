@@ -51,6 +51,7 @@ class Statements(StatementSet):
     release_claim: str
     any_claimable: str
     next_lease_end: str
+    advance_step: str
     advance: str
     cancel_execution: str
     cancel_and_compensate: str

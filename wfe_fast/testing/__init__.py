@@ -30,4 +30,4 @@ This package needs pytest and hypothesis. Nothing else of wfe-fast imports it.
 
 import pytest
 
-pytest.register_assert_rewrite("wfe_fast.testing.persistence")
+pytest.register_assert_rewrite("wfe_fast.testing.persistence", "wfe_fast.testing.checkpoints")

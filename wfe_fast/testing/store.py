@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from wfe_fast.persistence.contract import PersistenceProvider
 
 #: Opens a provider on one database; takes the provider's options as keywords. Picklable.
 Opener: TypeAlias = Callable[..., PersistenceProvider]
+
+#: Opens any store, whatever its contract.
+AnyOpener: TypeAlias = Callable[..., AbstractContextManager[Any]]
 
 
 class StoreUnderTest:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 
 from wfe_fast.checkpoints.models import ExecutionStatus, WorkflowExecution
 from wfe_fast.checkpoints.operations import Operations
-from wfe_fast.checkpoints.rows import check_identifier, fence_of
-from wfe_fast.checks import check_enums, check_ids, check_limit, check_name, check_sequence
+from wfe_fast.checkpoints.rows import fence_of
+from wfe_fast.checks import check_enums, check_identifier, check_ids, check_limit, check_name, check_sequence
 from wfe_fast.clock import Duration, checked_seconds
 from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import ClaimLostError

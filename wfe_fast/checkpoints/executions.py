@@ -8,8 +8,8 @@ from datetime import datetime
 
 from wfe_fast.checkpoints.models import FINAL_STATUSES, ExecutionStatus, Page, Workflow, WorkflowExecution
 from wfe_fast.checkpoints.operations import Operations, all_rows, one, run
-from wfe_fast.checkpoints.rows import check_identifier, execution_row, fence_of, workflow_row
-from wfe_fast.checks import check_enum, check_enums, check_limit
+from wfe_fast.checkpoints.rows import execution_row, fence_of, workflow_row
+from wfe_fast.checks import check_enum, check_enums, check_identifier, check_limit
 from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, InvalidValueError, WorkflowNotFoundError
 from wfe_fast.paging import page_key, page_start

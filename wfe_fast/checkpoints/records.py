@@ -7,8 +7,8 @@ from datetime import datetime
 
 from wfe_fast.checkpoints.models import SignalStatus, StepCheckpoint, WorkflowExecution, WorkflowSignal, WorkflowTimer
 from wfe_fast.checkpoints.operations import Operations, all_rows, one, run
-from wfe_fast.checkpoints.rows import check_identifier, checkpoint_row, fence_of, signal_row, timer_row
-from wfe_fast.checks import check_limit, check_sequence
+from wfe_fast.checkpoints.rows import checkpoint_row, fence_of, signal_row, timer_row
+from wfe_fast.checks import check_identifier, check_limit, check_sequence
 from wfe_fast.clock import from_micros
 from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import InvalidValueError

@@ -18,15 +18,14 @@ from wfe_fast.checkpoints.models import (
     WorkflowSignal,
     WorkflowTimer,
 )
-from wfe_fast.checks import check_bool, check_enum, check_int, check_model
+from wfe_fast.checks import check_bool, check_enum, check_identifier, check_int, check_model
 from wfe_fast.clock import from_micros
 from wfe_fast.codec import checked_text
 from wfe_fast.database.base import Row
-from wfe_fast.errors import CorruptionError, InvalidValueError
+from wfe_fast.errors import CorruptionError
 from wfe_fast.stored import json_text, micros, optional_micros, stored_json
 
-#: Characters that an identifier may have; names that are made of one (``name:compensate``, timer ids) may be a little longer.
-MAX_IDENTIFIER = 256
+#: Names that are made of an identifier (``name:compensate``, timer ids) may be a little longer.
 MAX_COMPOSITE = 300
 
 #: The largest id of a row.
@@ -40,26 +39,6 @@ _TIMER_STATUS = {status.value: status for status in TimerStatus}
 _SIGNAL_STATUS = {status.value: status for status in SignalStatus}
 
 E = TypeVar("E", bound=Enum)
-
-
-def check_identifier(value: object, field: str, longest: int = MAX_IDENTIFIER) -> str:
-    """A name or id: not empty, no white space around it, no control characters, at most `longest` characters.
-
-    Raises:
-        InvalidValueError: it is none.
-        SerializationError: it holds a lone surrogate.
-    """
-    if not isinstance(value, str):
-        raise InvalidValueError(field, "must be text", value)
-    if not value.strip():
-        raise InvalidValueError(field, "must not be empty or blank", value)
-    if value != value.strip():
-        raise InvalidValueError(field, "must not begin or end with white space", value)
-    if len(value) > longest:
-        raise InvalidValueError(field, f"must have at most {longest} characters", value)
-    if not value.isprintable() and any(character < " " or character == "\x7f" for character in value):
-        raise InvalidValueError(field, "must not contain control characters", value)
-    return value if value.isascii() else checked_text(value, field)
 
 
 def document(value: Any, field: str) -> str | None:

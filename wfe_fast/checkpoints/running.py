@@ -17,7 +17,6 @@ from wfe_fast.checkpoints.models import (
 )
 from wfe_fast.checkpoints.operations import Operations
 from wfe_fast.checkpoints.rows import (
-    check_identifier,
     checkpoint_row,
     document,
     execution_row,
@@ -25,7 +24,7 @@ from wfe_fast.checkpoints.rows import (
     timer_row,
     workflow_row,
 )
-from wfe_fast.checks import check_bool, check_enum, check_int, check_limit, check_name, check_sequence
+from wfe_fast.checks import check_bool, check_enum, check_identifier, check_int, check_limit, check_name, check_sequence
 from wfe_fast.clock import Duration
 from wfe_fast.codec import checked_text
 from wfe_fast.database.base import Row, Session

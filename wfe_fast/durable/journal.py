@@ -18,7 +18,7 @@ from wfe_fast.checkpoints.models import (
 )
 from wfe_fast.durable.observers import log
 from wfe_fast.durable.unwinding import Unwound, Why
-from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, StoreUnavailableError
+from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, StoreClosedError, StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -38,6 +38,8 @@ def persistently(call: Callable[[], T], closing: threading.Event, execution_id: 
             return call()
         except (ClaimLostError, ExecutionNotFoundError) as error:
             raise Unwound(Why.LOST, error) from error
+        except StoreClosedError as error:
+            raise Unwound(Why.CLOSING, error) from error
         except StoreUnavailableError as error:
             if closing.is_set():
                 raise Unwound(Why.CLOSING, error) from error

@@ -99,9 +99,16 @@ class Runner:
             self._give_back(run)
         elif unwound.why is Why.LOST:
             log.info("execution %s: nothing more is recorded here: %s", run.id, unwound.error or unwound)
-            execution = persistently(lambda: self._store.load_execution(run.id), self._closing, run.id)
-            return None if execution is None else Outcome.of(execution)
+            return self._stored_outcome(run)
         return None
+
+    def _stored_outcome(self, run: Run) -> Outcome | None:
+        """How the execution has ended elsewhere, if it has."""
+        try:
+            execution = persistently(lambda: self._store.load_execution(run.id), self._closing, run.id)
+        except Unwound:
+            return None
+        return None if execution is None else Outcome.of(execution)
 
     def _give_back(self, run: Run) -> None:
         run.ending = True
@@ -180,8 +187,7 @@ class _Pass:
         left = self._journal.name_after(replay.position)
         if left is not None:
             problem = f"position {replay.position} is recorded as {left!r}, but the workflow's function ended before it"
-            raise_from = NonDeterminismError(self._run.id, problem)
-            return self._differs(raise_from)
+            return self._differs(NonDeterminismError(self._run.id, problem))
         if undoing:
             return self._fail(None)
         if failure is None and not self._runner.is_expired(self._run):

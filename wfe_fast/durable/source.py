@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wfe_fast.checkpoints.contract import CheckpointStore
-from wfe_fast.checkpoints.models import ExecutionStatus, WorkflowExecution
+from wfe_fast.checkpoints.models import ExecutionStatus
 from wfe_fast.durable.observers import log
 from wfe_fast.durable.registry import Registry
 from wfe_fast.durable.runner import Run
@@ -149,10 +149,6 @@ class EngineSource:
         if heartbeat is not None:
             heartbeat.finish()
             heartbeat.thread.join()
-
-    def is_held(self, execution: WorkflowExecution) -> bool:
-        """Whether this process works on it now."""
-        return execution.workflow_execution_id in self.active
 
     def _claim(self, limit: int) -> list[Run]:
         names = self._registry.names

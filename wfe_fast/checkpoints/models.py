@@ -99,7 +99,9 @@ class WorkflowExecution(JsonForm, kw_only=True, frozen=True):
     undone because somebody has cancelled it.
     """
 
-    _json_required: ClassVar[frozenset[str]] = frozenset({"status", "created_at", "updated_at"})
+    _json_required: ClassVar[frozenset[str]] = frozenset(
+        {"workflow_execution_id", "status", "created_at", "updated_at"}
+    )
     _documents: ClassVar[frozenset[str]] = frozenset({"input_data", "output_data"})
     _not_in_json: ClassVar[frozenset[str]] = frozenset({"cancel_requested", "fence", "taken_over"})
 
@@ -149,7 +151,7 @@ class StepCheckpoint(JsonForm, kw_only=True, frozen=True):
 class WorkflowTimer(JsonForm, kw_only=True, frozen=True):
     """Something is to happen at a time."""
 
-    _json_required: ClassVar[frozenset[str]] = frozenset({"created_at"})
+    _json_required: ClassVar[frozenset[str]] = frozenset({"workflow_timer_id", "created_at"})
 
     workflow_timer_id: str = field(default_factory=new_id)
     workflow_execution_id: str

@@ -59,8 +59,14 @@ class Journal:
         execution: WorkflowExecution,
         checkpoints: Iterable[StepCheckpoint],
         closing: threading.Event,
+        ending: Callable[[bool], None],
     ) -> None:
+        """
+        Args:
+            ending: told that the claim is about to be given back, or that it was not: a renewal in between means nothing.
+        """
         self.execution = execution
+        self._ending = ending
         self.execution_id = execution.workflow_execution_id
         self._store = store
         self._closing = closing
@@ -146,10 +152,12 @@ class Journal:
         """
         unsaved = self._unsaved
         held = self._changed(ExecutionStatus.RUNNING)
+        self._ending(True)
         status, stored = self._persist(
             lambda: self._store.wait_for_signal(held, row, unsaved, timer=timer, timed_out=timed_out)
         )
         self._unsaved = []
+        self._ending(status is ExecutionStatus.SUSPENDED)
         if status is ExecutionStatus.COMPENSATING:
             self._undo()
         if stored.status is StepStatus.INTENT:
@@ -204,8 +212,11 @@ class Journal:
     ) -> ExecutionStatus:
         held = self._changed(status, output, error)
         everything = [*self._unsaved, *rows]
+        self._ending(release)
         stored = self._persist(lambda: self._store.advance_execution(held, everything, timers=timers, release=release))
         self._unsaved = []
+        if stored is ExecutionStatus.COMPENSATING:  # then the claim goes on, whatever was asked for
+            self._ending(False)
         return stored
 
     def _changed(self, status: ExecutionStatus, output: Any = None, error: str | None = None) -> WorkflowExecution:

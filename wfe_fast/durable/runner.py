@@ -35,6 +35,10 @@ class Run:
     #: It is given back, or is about to be: a renewal that fails from now on means nothing.
     ending: bool = False
 
+    def set_ending(self, ending: bool) -> None:
+        """Say that the claim is about to be given back, or that it was not."""
+        self.ending = ending
+
     @property
     def id(self) -> str:
         """The execution's id."""
@@ -85,7 +89,8 @@ class Runner:
             rows = (
                 [] if run.fresh else persistently(lambda: self._store.load_checkpoints(run.id), self._closing, run.id)
             )
-            return _Pass(self, run, body, Journal(self._store, run.execution, rows, self._closing)).make()
+            journal = Journal(self._store, run.execution, rows, self._closing, run.set_ending)
+            return _Pass(self, run, body, journal).make()
         except Unwound as unwound:
             return self._left(run, unwound)
         except BaseException:
@@ -213,7 +218,6 @@ class _Pass:
     def _differs(self, error: NonDeterminismError) -> Outcome:
         """The function does not fit the record: leave the execution as it is, so that the code can be rolled back."""
         self._runner.error(self._run, "the workflow's function does not fit its record", error)
-        self._run.ending = True
         self._journal.leave(reason_of(error))
         return Outcome(self._run.id, self._run.execution.status, reason=str(error), stuck=error)
 
@@ -222,10 +226,8 @@ class _Pass:
             output, value = recordable(result, None, "result")
         except Exception as error:
             return self._fail(error)
-        self._run.ending = True
         status = self._journal.end(ExecutionStatus.COMPLETED, output=output)
         if status is ExecutionStatus.COMPENSATING:  # somebody has cancelled it in this very moment
-            self._run.ending = False
             return self._fail(None)
         return Outcome(self._run.id, status, value)
 
@@ -239,7 +241,6 @@ class _Pass:
             if self._run.execution.status is not ExecutionStatus.COMPENSATING:
                 journal.begin_undoing(reason)
             self._runner.undo(self._run, journal, replay)
-        self._run.ending = True
         status = journal.end(ExecutionStatus.FAILED, error=reason)
         if reason is None:
             reason = self._run.execution.error_message

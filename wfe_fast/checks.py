@@ -17,6 +17,9 @@ M = TypeVar("M")
 #: Bytes of UTF-8 that names, keys and ids may have: so much that any index of PostgreSQL can hold three of them.
 MAX_NAME = 1000
 
+#: Characters that an identifier may have.
+MAX_IDENTIFIER = 256
+
 #: The largest integer of a 32-bit column.
 MAX_INT = 2**31 - 1
 
@@ -92,3 +95,23 @@ def check_sequence(value: object, kind: type[M], field: str) -> list[M]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise InvalidValueError(field, f"must be a list of {kind.__name__}", value)
     return [check_model(item, kind, f"{field}[{index}]") for index, item in enumerate(value)]
+
+
+def check_identifier(value: object, field: str, longest: int = MAX_IDENTIFIER) -> str:
+    """A name or id: not empty, no white space around it, no control characters, at most `longest` characters.
+
+    Raises:
+        InvalidValueError: it is none.
+        SerializationError: it holds a lone surrogate.
+    """
+    if not isinstance(value, str):
+        raise InvalidValueError(field, "must be text", value)
+    if not value.strip():
+        raise InvalidValueError(field, "must not be empty or blank", value)
+    if value != value.strip():
+        raise InvalidValueError(field, "must not begin or end with white space", value)
+    if len(value) > longest:
+        raise InvalidValueError(field, f"must have at most {longest} characters", value)
+    if not value.isprintable() and any(character < " " or character == "\x7f" for character in value):
+        raise InvalidValueError(field, "must not contain control characters", value)
+    return value if value.isascii() else checked_text(value, field)

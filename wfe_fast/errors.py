@@ -6,7 +6,7 @@
     ├── InvalidValueError (ValueError)       an argument or a field has a wrong value; nothing was written
     ├── SerializationError (ValueError)      a value that JSON cannot hold, or stored JSON that does not fit its type
     ├── InvalidStateError (RuntimeError)     the call does not fit the state of the object
-    │   ├── StoreClosedError
+    │   ├── StoreClosedError  EngineClosedError
     │   ├── InvalidTransitionError           a status does not lead to the wanted one
     │   └── ExecutionEndedError              an execution that has ended takes no new work
     ├── NotFoundError (LookupError)
@@ -32,8 +32,13 @@
     ├── CorruptionError                      the database, or a value in it, is damaged
     ├── DefinitionError                      a mistake in a workflow definition
     │   └── DefinitionChangedError           stored work does not fit the definition
+    ├── NonDeterminismError                  a workflow function does not fit what is recorded of its run
+    ├── StepFailedError                      a step failed for good; what a workflow function may catch
+    ├── StepTimeoutError (TimeoutError)      an attempt of a step took too long
+    ├── SignalTimeoutError (TimeoutError)    a signal did not come in time
     └── WorkflowEndedError                   a workflow did not end as its caller waited for
-        └── WorkflowTerminatedError  WorkflowSuspendedError
+        ├── WorkflowTerminatedError  WorkflowSuspendedError
+        └── WorkflowFailedError  WorkflowCancelledError
 
 Each error keeps its facts in attributes, makes its message of them, and survives pickling. Where a driver's exception was the
 cause, it is the ``__cause__``; no driver exception reaches a caller by itself.
@@ -136,6 +141,13 @@ class ExecutionEndedError(InvalidStateError):
 
     def _message(self) -> str:
         return self.problem
+
+
+class EngineClosedError(InvalidStateError):
+    """The engine was closed."""
+
+    def __init__(self, problem: str = "the engine is closed") -> None:
+        super().__init__(problem)
 
 
 class NotFoundError(WfeError, LookupError):
@@ -259,7 +271,7 @@ class DuplicateDefinitionError(DuplicateError):
 
 
 class DuplicateExecutionError(DuplicateError):
-    """An execution with this id exists."""
+    """An execution with this id exists, or one of another workflow."""
 
     kind = "execution"
 
@@ -480,3 +492,78 @@ class WorkflowSuspendedError(WorkflowEndedError):
     """The workflow is suspended and will not go on by itself."""
 
     problem = "is suspended"
+
+
+class WorkflowFailedError(WorkflowEndedError):
+    """The workflow's function raised; `reason` says what. Where this process has seen the exception, it is the ``__cause__``."""
+
+    problem = "failed"
+
+
+class UnserializableWorkflowError(WorkflowFailedError, SerializationError):
+    """The workflow failed because JSON cannot hold a value of it: what a step or its function returned, or a payload that does not fit."""
+
+    def __init__(self, workflow_id: str, reason: str | None = None) -> None:
+        WorkflowFailedError.__init__(self, workflow_id, reason)
+        field, _, problem = (reason or "").removeprefix("SerializationError: ").partition(": ")
+        self.field = field
+        self.problem = problem
+
+    def _message(self) -> str:
+        return f"workflow {_shown(self.workflow_id)} failed: {self.reason}"
+
+
+class WorkflowCancelledError(WorkflowEndedError):
+    """The workflow was cancelled."""
+
+    problem = "was cancelled"
+
+
+class NonDeterminismError(WfeError):
+    """The function of a workflow does something else at a position than what is recorded there. The execution is left as it is."""
+
+    def __init__(self, execution_id: str, problem: str) -> None:
+        super().__init__(execution_id, problem)
+        self.execution_id = execution_id
+        self.problem = problem
+
+    def _message(self) -> str:
+        return f"execution {_shown(self.execution_id)}: {self.problem}"
+
+
+class StepFailedError(WfeError):
+    """A step failed for good: `type_name` and `message` tell of its last error, which is the ``__cause__`` where it has just happened."""
+
+    def __init__(self, step: str, type_name: str, message: str) -> None:
+        super().__init__(step, type_name, message)
+        self.step = step
+        self.type_name = type_name
+        self.message = message
+
+    def _message(self) -> str:
+        what = f"{self.type_name}: {self.message}" if self.message else self.type_name
+        return f"step {_shown(self.step)} failed: {what}"
+
+
+class StepTimeoutError(WfeError, TimeoutError):
+    """An attempt of a step took longer than its `timeout`, in seconds."""
+
+    def __init__(self, step: str, timeout: float) -> None:
+        super().__init__(step, timeout)
+        self.step = step
+        self.timeout = timeout
+
+    def _message(self) -> str:
+        return f"step {_shown(self.step)} took longer than {self.timeout:g} s"
+
+
+class SignalTimeoutError(WfeError, TimeoutError):
+    """No signal of this name came within `timeout` seconds."""
+
+    def __init__(self, signal: str, timeout: float) -> None:
+        super().__init__(signal, timeout)
+        self.signal = signal
+        self.timeout = timeout
+
+    def _message(self) -> str:
+        return f"no signal {_shown(self.signal)} came within {self.timeout:g} s"

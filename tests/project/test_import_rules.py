@@ -26,18 +26,21 @@ ALLOWED = {
     "stored": BASE,
     "database": BASE,
     "persistence": BASE | {"database"},
+    "checkpoints": BASE | {"database"},
     "state": BASE | {"database"},
     "workers": {"errors", "clock"},
     "host": BASE | {"workers", "persistence.contract", "persistence.models"},
-    "sqlite": BASE | {"database", "persistence", "state"},
+    "durable": BASE | {"workers", "checkpoints.contract", "checkpoints.models"},
+    "sqlite": BASE | {"database", "persistence", "checkpoints", "state"},
     "postgres": BASE | {"database", "persistence"},
     "": BASE | {"persistence", "sqlite", "postgres"},
-    "cli": BASE | {"", "database", "persistence", "host", "state", "sqlite", "workers"},
-    "testing": BASE | {"", "database", "persistence", "state", "sqlite", "workers", "host"},
+    "cli": BASE
+    | {"", "database", "persistence", "host", "checkpoints", "durable", "state", "sqlite", "postgres", "workers"},
+    "testing": BASE | {"", "database", "persistence", "checkpoints", "state", "sqlite", "workers", "host", "durable"},
     "__main__": {"cli"},
 }
 #: Code in these parts serves every database and names none, but for the files that are one database's own.
-SHARED = {"host", "workers", "persistence", "state"}
+SHARED = {"host", "workers", "persistence", "checkpoints", "durable", "state"}
 OWN = ("sqlite", "postgres")
 DRIVERS = {"apsw", "psycopg", "psycopg_pool"}
 #: A server that a test run starts and throws away. Nothing that stores anybody's data may come to depend on it.
@@ -123,6 +126,10 @@ def test_a_part_imports_only_what_it_may(file: Path) -> None:
         ("host/host.py", "from wfe_fast import open_provider"),
         ("persistence/store.py", "from wfe_fast.state import models"),
         ("state/items.py", "from wfe_fast.persistence.models import Page"),
+        ("durable/engine.py", "from wfe_fast.checkpoints import sqlite"),
+        ("durable/engine.py", "from wfe_fast.database.base import Session"),
+        ("durable/engine.py", "from wfe_fast.host import WorkflowHost"),
+        ("checkpoints/store.py", "from wfe_fast.persistence.models import Page"),
         ("persistence/store.py", "def f():\n    from wfe_fast.host import WorkflowHost"),
         ("database/base.py", "if TYPE_CHECKING:\n    from wfe_fast.persistence import models"),
         ("errors.py", "import wfe_fast.sqlite"),

@@ -44,6 +44,14 @@ def test_the_complete_program_prints_what_the_readme_says_and_does_nothing_twice
     assert run_sample(program, tmp_path) == f"{result}\n"
 
 
+def test_the_durable_function_prints_what_the_readme_says_and_does_nothing_twice(tmp_path: Path) -> None:
+    (program,) = [code for code in SAMPLES if "DurableEngine(" in code]
+    result = "{'total': 12.5, 'approved': True}"
+    assert result in README
+    assert run_sample(program, tmp_path) == f"charge 12.5 for A-17\n{result}\n"
+    assert run_sample(program, tmp_path) == f"{result}\n"
+
+
 def test_all_code_blocks_are_python_or_shell_and_there_are_some() -> None:
     assert {language for language, _ in BLOCKS} == {"python", "sh"}
     assert len(SAMPLES) >= 1

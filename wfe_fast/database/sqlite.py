@@ -35,6 +35,7 @@ from wfe_fast.database.writer import Member, WriteQueue
 from wfe_fast.errors import (
     InvalidStateError,
     InvalidValueError,
+    SchemaMismatchError,
     StoreBusyError,
     StoreClosedError,
     StoreUnavailableError,
@@ -395,7 +396,10 @@ def _migrate(session: SqliteSession, line: str, migrations: tuple[Migration, ...
         "checksum TEXT NOT NULL, applied_at INTEGER NOT NULL, PRIMARY KEY (line, version)) STRICT"
     )
     for migration in _pending(session, line, migrations, path):
-        session.run(migration.sql)
+        try:
+            session.run(migration.sql)
+        except apsw.SQLError as error:  # a table of that name is there already
+            raise SchemaMismatchError(path, f"has no room for the {line} tables: {error}") from error
         session.run(
             "INSERT INTO wfe_fast_migrations (line, version, name, checksum, applied_at) VALUES (?, ?, ?, ?, ?)",
             (line, migration.version, migration.name, migration.checksum, time.time_ns() // 1000),

@@ -23,11 +23,16 @@ it has to be picklable, since suites open the same database in processes of thei
 of them can be used alone (the fixture may then stand in a ``conftest.py``).
 
 What is here: `store` (the fixture's object), `clock` (time that a test moves), `racing` (threads and processes that start together),
-`waiting` (conditions with a bound), `killing` (processes that are ended with SIGKILL), `persistence` (contract A), `state` (contract C).
+`waiting` (conditions with a bound), `killing` (processes that are ended with SIGKILL), `persistence` (contract A), `checkpoints` (contract B),
+`state` (contract C), and `FakeContext`, with which workflow functions are tested.
 
 This package needs pytest and hypothesis. Nothing else of wfe-fast imports it.
 """
 
 import pytest
 
-pytest.register_assert_rewrite("wfe_fast.testing.persistence", "wfe_fast.testing.state")
+from wfe_fast.testing.context import FakeContext
+
+pytest.register_assert_rewrite("wfe_fast.testing.persistence", "wfe_fast.testing.checkpoints", "wfe_fast.testing.state")
+
+__all__ = ["FakeContext"]

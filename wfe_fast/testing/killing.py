@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
 from wfe_fast.testing.racing import SPAWN
-from wfe_fast.testing.store import Opener
+from wfe_fast.testing.store import AnyOpener
 from wfe_fast.testing.waiting import PATIENCE
 
 #: Tells the parent that a write has returned. What was told before the kill has to be there after it.
@@ -21,7 +21,7 @@ class Victim:
     `job` is a function of a module; it writes, and calls `acknowledge(item)` after each write that returned.
     """
 
-    def __init__(self, opener: Opener, job: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, opener: AnyOpener, job: Callable[..., Any], *arguments: Any) -> None:
         self._receiver, sender = SPAWN.Pipe(duplex=False)
         self._process = SPAWN.Process(target=_run, args=(opener, job, arguments, sender), daemon=True)
         self._process.start()
@@ -64,6 +64,6 @@ class Victim:
         return self._process.exitcode
 
 
-def _run(opener: Opener, job: Callable[..., Any], arguments: tuple[Any, ...], sender: Connection) -> None:
+def _run(opener: AnyOpener, job: Callable[..., Any], arguments: tuple[Any, ...], sender: Connection) -> None:
     with opener() as provider:
         job(provider, sender.send, *arguments)

@@ -11,7 +11,7 @@ from multiprocessing.synchronize import Barrier as ProcessBarrier
 from threading import Barrier
 from typing import Any, Generic, TypeVar
 
-from wfe_fast.testing.store import Opener
+from wfe_fast.testing.store import AnyOpener
 from wfe_fast.testing.waiting import PATIENCE, Background
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def race_threads(jobs: Sequence[Callable[[], T]], timeout: float = PATIENCE) -> 
 
 
 def race_processes(
-    opener: Opener, job: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], timeout: float = PATIENCE
+    opener: AnyOpener, job: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], timeout: float = PATIENCE
 ) -> list[Outcome[Any]]:
     """Run ``job(provider, *arguments[n])`` at once in a process for each n, and return the outcomes in order.
 
@@ -77,7 +77,9 @@ def race_processes(
 
 
 class _Racer:
-    def __init__(self, opener: Opener, job: Callable[..., Any], args: tuple[Any, ...], barrier: ProcessBarrier) -> None:
+    def __init__(
+        self, opener: AnyOpener, job: Callable[..., Any], args: tuple[Any, ...], barrier: ProcessBarrier
+    ) -> None:
         self._receiver, sender = SPAWN.Pipe(duplex=False)
         self._process = SPAWN.Process(target=_run_job, args=(opener, job, args, barrier, sender), daemon=True)
         self._process.start()
@@ -101,7 +103,7 @@ class _Racer:
 
 
 def _run_job(
-    opener: Opener, job: Callable[..., Any], args: tuple[Any, ...], barrier: ProcessBarrier, sender: Connection
+    opener: AnyOpener, job: Callable[..., Any], args: tuple[Any, ...], barrier: ProcessBarrier, sender: Connection
 ) -> None:
     with opener() as provider:
         barrier.wait(PATIENCE)

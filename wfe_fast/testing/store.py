@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from wfe_fast.persistence.contract import PersistenceProvider
 
 #: Opens a provider (or a backend of another contract) on one database; takes its options as keywords. Picklable.
 Opener: TypeAlias = Callable[..., Any]
+
+#: Opens any store, whatever its contract.
+AnyOpener: TypeAlias = Callable[..., AbstractContextManager[Any]]
 
 
 class StoreUnderTest:

@@ -1,0 +1,1 @@
+"""Contract B: its conformance suites. See `suite.CheckpointSuite`, whose fixture `stores` yields a `base.StoresUnderTest`."""

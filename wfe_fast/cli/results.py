@@ -90,7 +90,6 @@ class Report(msgspec.Struct):
     folder: str
     database: str
     kept: bool
-    engine: str
     log: str
     files: int
     bytes: int
@@ -109,6 +108,7 @@ class Report(msgspec.Struct):
     lost: int
     seconds: float
     errors: list[tuple[str, str]]
+    engine: str = "host"
 
     @property
     def steps_per_second(self) -> float:

@@ -91,16 +91,13 @@ class StateRaceSuite:
         assert found is not None
         assert found.status is WorkflowStatus.CANCELLED
 
-    def test_complete_against_reclaim(self, race: Race, shared: StateBackend) -> None:
-        for _ in range(3):
-            execution = an_execution()
-            shared.create_execution(execution)
-            shared.enqueue_work_item(an_item(execution))
-            item = shared.claim_work_item("w", [QUEUE], lease=0.001)
-            assert item is not None
-            found = race(jobs.complete_or_reclaim, [(item.id, role) for role in ("complete", "reclaim", "complete")])
-            assert len([winner for winner in found if winner]) == 1
-            assert shared.latest_sequence(execution.execution_id) == (2 if "reclaim" in found else 0)
+    def test_complete_against_reclaim(self, race: Race, shared: StateBackend, execution: WorkflowExecution) -> None:
+        shared.enqueue_work_item(an_item(execution))
+        item = shared.claim_work_item("w", [QUEUE], lease=0.001)
+        assert item is not None
+        found = race(jobs.complete_or_reclaim, [(item.id, role) for role in ("complete", "reclaim", "complete")])
+        assert len([winner for winner in found if winner]) == 1
+        assert shared.latest_sequence(execution.execution_id) == (2 if "reclaim" in found else 0)
 
     def test_snapshot_against_append(self, race: Race, shared: StateBackend, execution: WorkflowExecution) -> None:
         id = execution.execution_id

@@ -428,6 +428,7 @@ def test_a_clean_shutdown_leaves_everything_to_be_resumed(store: SqliteCheckpoin
 
 def test_the_store_is_locked_for_a_while(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
     other = apsw.Connection(store.path)
+    other.set_busy_timeout(30_000)
     calls: list[int] = []
 
     @engine.workflow("w")

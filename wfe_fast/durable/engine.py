@@ -396,6 +396,7 @@ class DurableEngine:
         finally:
             self._source.active.pop(run.id, None)
         if outcome is not None:
+            self._source.ended(run.id)
             if outcome.stuck is not None:
                 self._stuck[run.id] = (run.execution.workflow_id, outcome.stuck)
             self._waiters.tell(outcome)

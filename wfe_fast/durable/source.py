@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wfe_fast.checkpoints.contract import CheckpointStore
-from wfe_fast.checkpoints.models import ExecutionStatus
+from wfe_fast.checkpoints.models import ExecutionStatus, WorkflowExecution
 from wfe_fast.durable.observers import log
 from wfe_fast.durable.registry import Registry
 from wfe_fast.durable.runner import Run
@@ -52,6 +52,8 @@ class EngineSource:
         self._heartbeat: Heartbeat[Run] | None = None
         #: How many executions the loop has taken over since somebody asked.
         self._taken_over = 0
+        #: Ids of executions that were begun here and have not ended here.
+        self._begun: set[str] = set()
         #: What is held, by its id, so that it can be told of its cancellation at once.
         self.active: dict[str, Run] = {}
 
@@ -120,9 +122,14 @@ class EngineSource:
         taken_over, self._taken_over = self._taken_over, 0
         return found + taken_over
 
+    def ended(self, execution_id: str) -> None:
+        """An execution has ended here."""
+        self._begun.discard(execution_id)
+
     @contextmanager
     def holding(self, run: Run) -> Iterator[None]:
         """Renew a claim that the caller works on itself."""
+        self._begun.add(run.id)
         with self._lock:
             self._held[id(run)] = run
         self._keep_alive()
@@ -157,7 +164,14 @@ class EngineSource:
         claimed = self._store.claim_executions(
             self._worker_id, _RUNNABLE, limit, self._lease, workflows=names, without=self._stuck()
         )
-        return [Run(execution, recovered=execution.taken_over) for execution in claimed]
+        return [Run(execution, recovered=self._is_anothers(execution)) for execution in claimed]
+
+    def _is_anothers(self, execution: WorkflowExecution) -> bool:
+        """Whether somebody else has begun the execution and left it."""
+        id = execution.workflow_execution_id
+        left = execution.taken_over or ((execution.fence or 0) > 1 and id not in self._begun)
+        self._begun.add(id)
+        return left
 
     def _keep_alive(self) -> None:
         """Let there be a thread that renews what is held outside the loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import threading
 import time
@@ -26,7 +27,13 @@ from wfe_fast.database.postgres_block import PostgresBlock
 from wfe_fast.database.postgres_errors import error_of
 from wfe_fast.database.postgres_names import Names
 from wfe_fast.database.postgres_schema import Schema
-from wfe_fast.database.postgres_session import ConnectionBroken, PostgresSession, Request, StatementFailed
+from wfe_fast.database.postgres_session import (
+    READ_ONLY,
+    ConnectionBroken,
+    PostgresSession,
+    Request,
+    StatementFailed,
+)
 from wfe_fast.errors import (
     CommitOutcomeUnknownError,
     ConnectionLostError,
@@ -41,9 +48,11 @@ Pool = psycopg_pool.ConnectionPool[psycopg.Connection[Any]]
 
 _log = logging.getLogger("wfe_fast.database")
 
-#: Serialization failure, deadlock: the transaction was rolled back for another one's sake. Read-only: this server is no primary any more.
+#: Serialization failure, deadlock: the transaction was rolled back for another one's sake.
 _RETRIED = ("40001", "40P01")
-_READ_ONLY = "25006"
+
+#: Seconds after which the pool gives an attempt to connect up. A call that waits begins another one; the pool's own pauses grow to minutes.
+_GIVE_UP = 3.0
 
 #: How often such a statement is tried.
 _ATTEMPTS = 10
@@ -108,7 +117,7 @@ class PostgresDatabase:
                 idle_in_transaction_timeout, "idle_in_transaction_timeout"
             ),
         }
-        self._conninfo = _conninfo(pool.conninfo if dsn is None and pool is not None else dsn, "dsn")
+        self._conninfo = _conninfo(dsn, "dsn") if pool is None else _conninfo_of(pool)
         if pool is None:
             self._conninfo = _with_settings(self._conninfo, application_name, {} if pgbouncer else limits)
         self._listen_conninfo = self._conninfo if listen_dsn is None else _conninfo(listen_dsn, "listen_dsn")
@@ -118,6 +127,8 @@ class PostgresDatabase:
         self.fork_unsafe = False
         self._closed = False
         self._forked = False
+        #: Whether transactions have to say that they are READ COMMITTED: found out when the tables are looked at.
+        self._isolate = False
         self._lock = threading.Lock()
         self._start()
         follow_forks(self)
@@ -165,12 +176,12 @@ class PostgresDatabase:
             except StatementFailed as failed:
                 if not self.may_retry(failed, attempt):
                     raise self.error_of(failed) from failed
-                if failed.code == _READ_ONLY:
+                if failed.code == READ_ONLY:
                     session.close()
             except ConnectionBroken as broken:
                 if broken.sent and not repeatable:
                     raise CommitOutcomeUnknownError(self.name, str(broken)) from broken
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline or not self.may_reconnect(broken, attempt):
                     raise ConnectionLostError(self.name, str(broken)) from broken
             finally:
                 self.give_back(session)
@@ -220,10 +231,18 @@ class PostgresDatabase:
 
     def may_retry(self, failed: StatementFailed, attempt: int) -> bool:
         """Whether the statement is to be tried again; waits a little then. Nothing of it was stored."""
-        if failed.code not in (*_RETRIED, _READ_ONLY) or attempt >= _ATTEMPTS:
+        if attempt >= _ATTEMPTS:
+            return False
+        if failed.unprepared:
+            return True
+        if failed.code not in (*_RETRIED, READ_ONLY):
             return False
         time.sleep(random.uniform(0, 0.002 * 2**attempt) if failed.code in _RETRIED else 0.1 * (attempt + 1))
         return True
+
+    def may_reconnect(self, broken: ConnectionBroken, attempt: int) -> bool:
+        """Whether to try again on another connection: each of the pool may be a dead one. One that kills its connections ends."""
+        return not broken.sent or attempt < _ATTEMPTS + self._max_connections
 
     # -- connections ---------------------------------------------------------------------------------------------------------------
 
@@ -240,20 +259,18 @@ class PostgresDatabase:
             StoreUnavailableError: there was none in time.
         """
         self._check_usable()
-        left = self._timeout if deadline is None else max(0.001, deadline - time.monotonic())
-        try:
-            connection = self._open_pool().getconn(timeout=left)
-        except psycopg_pool.PoolTimeout as error:
-            raise StoreUnavailableError(self.name, f"no connection within {self._timeout:g} s") from error
-        except psycopg_pool.PoolClosed as error:
-            raise StoreClosedError from error
+        end = time.monotonic() + self._timeout if deadline is None else deadline
+        connection = self._connection(end)
         session = self._sessions.get(connection)
         if session is None:
-            session = self._sessions[connection] = PostgresSession(connection, prepare=not self._pgbouncer)
+            session = PostgresSession(connection, not self._pgbouncer, self._isolate)
+            self._sessions[connection] = session
+        session.connection = connection
         if not connection.autocommit:
             try:
                 connection.autocommit = True
             except psycopg.Error as error:
+                session.connection = None
                 self._open_pool().putconn(connection)
                 raise InvalidStateError(
                     f"{self.name}: the pool gave a connection in the middle of something"
@@ -261,9 +278,25 @@ class PostgresDatabase:
             session.restores_autocommit = True
         return session
 
+    def _connection(self, end: float) -> psycopg.Connection[Any]:
+        while True:
+            left = end - time.monotonic()
+            try:
+                # In slices: asking anew makes a pool connect again that has given up meanwhile.
+                return self._open_pool().getconn(timeout=max(0.001, min(left, 1.0)))
+            except psycopg_pool.PoolTimeout as error:
+                if left <= 1.0:
+                    raise StoreUnavailableError(self.name, f"no connection within {self._timeout:g} s") from error
+            except psycopg_pool.PoolClosed as error:
+                raise StoreClosedError(str(error)) from error
+            except psycopg.Error as error:
+                raise StoreUnavailableError(self.name, str(error).strip()) from error
+
     def give_back(self, session: PostgresSession) -> None:
         """Lend it to the next thread."""
-        connection = session.connection
+        connection, session.connection = session.connection, None
+        if connection is None:
+            return
         if session.restores_autocommit and connection.pgconn.status == pq.ConnStatus.OK:
             session.restores_autocommit = False
             with suppress(psycopg.Error):
@@ -283,6 +316,7 @@ class PostgresDatabase:
                         max_size=self._max_connections,
                         kwargs={"autocommit": True},
                         name=self.name,
+                        reconnect_timeout=_GIVE_UP,
                         open=True,
                     )
                 pool = self._pool
@@ -301,21 +335,20 @@ class PostgresDatabase:
             raise InvalidStateError("the store cannot be migrated inside a transaction block")
         self._check_usable()
         schema = Schema(self.names, self.name, line, migrations)
-        if self._borrowed is None:
-            try:
+        try:
+            if self._borrowed is None:
                 # Not by the pool: it would go on trying, and hide why the first connection cannot be made.
                 with psycopg.connect(self._conninfo, autocommit=True) as connection:
-                    schema.bring_up_to_date(connection)
-            except psycopg.Error as error:
-                raise StoreUnavailableError(self.name, str(error).strip()) from error
-            return
-        session = self.take()
-        try:
-            schema.bring_up_to_date(session.connection)
+                    self._isolate = schema.bring_up_to_date(connection)
+                return
+            session = self.take()
+            try:
+                assert session.connection is not None  # it was taken
+                session.isolate = self._isolate = schema.bring_up_to_date(session.connection)
+            finally:
+                self.give_back(session)
         except psycopg.Error as error:
             raise StoreUnavailableError(self.name, str(error).strip()) from error
-        finally:
-            self.give_back(session)
 
     def close(self) -> None:
         """Close all connections but those of a caller's pool. A second call is harmless.
@@ -347,9 +380,10 @@ class PostgresDatabase:
     def after_fork_in_child(self) -> None:
         """Drop the parent's connections without closing them, and begin without any."""
         self._forked = True
-        _leaked.extend([self._pool, self._sessions, self._notifications, *self._blocks.values()])
+        _leaked.extend([self._pool, self._sessions, self._notifications])
+        _leaked.extend(block.session for block in self._blocks.values())
         for block in self._blocks.values():
-            block.open = False
+            block.abandon(InvalidStateError("the transaction belongs to the process that this one was forked from"))
         self._lock = threading.Lock()
         self._start()
 
@@ -385,16 +419,36 @@ def _conninfo(dsn: object, field: str) -> str:
         raise InvalidValueError(field, f"is no connection string: {str(error).strip()}", "…") from error
 
 
+#: Keywords of `psycopg.connect` that are no part of a connection string.
+_NO_PARAMETERS = {"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"}
+
+
+def _conninfo_of(pool: Pool) -> str:
+    """Where the connections of a caller's pool lead."""
+    given, kwargs = pool.conninfo, pool.kwargs or {}
+    given = given() if callable(given) else given
+    kwargs = kwargs() if callable(kwargs) else kwargs
+    return psycopg.conninfo.make_conninfo(
+        given, **{name: value for name, value in kwargs.items() if name not in _NO_PARAMETERS}
+    )
+
+
 def _with_settings(conninfo: str, application_name: str, limits: Mapping[str, float]) -> str:
     """The connection string with our settings, where the caller has not made his own."""
     given = psycopg.conninfo.conninfo_to_dict(conninfo)
-    options = [f"-c {name}={round(seconds * 1000)}" for name, seconds in limits.items()]
+    options = [f"-c {name}={min(math.ceil(seconds * 1000), _LONGEST_LIMIT)}" for name, seconds in limits.items()]
+    if limits:
+        # Whatever the role or the database has: functions rely on the one, and no name of theirs may be found anywhere else.
+        options += ["-c default_transaction_isolation=read\\ committed", "-c search_path=pg_catalog"]
     options.append(str(given.get("options") or ""))
     ours: dict[str, Any] = {"application_name": application_name, "connect_timeout": 10, **_KEEPALIVES, **given}
     if any(options):
         ours["options"] = " ".join(options).strip()
     return psycopg.conninfo.make_conninfo("", **ours)
 
+
+#: The server's own limit of its limits, in milliseconds.
+_LONGEST_LIMIT = 2**31 - 1
 
 #: A server whose machine has vanished is noticed within half a minute.
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}

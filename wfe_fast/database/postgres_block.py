@@ -18,6 +18,7 @@ from wfe_fast.database.base import Params, Row, RunAgain, UniqueViolation
 from wfe_fast.database.postgres_session import (
     BEGIN,
     COMMIT,
+    READ_ONLY,
     Answer,
     ConnectionBroken,
     PostgresSession,
@@ -41,6 +42,8 @@ class Connections(Protocol):
     def error_of(self, failed: StatementFailed) -> Exception: ...
 
     def may_retry(self, failed: StatementFailed, attempt: int) -> bool: ...
+
+    def may_reconnect(self, broken: ConnectionBroken, attempt: int) -> bool: ...
 
 
 class _Asked(Exception):
@@ -162,6 +165,11 @@ class PostgresBlock:
         self._check()
         self._flush(last=False)
 
+    @property
+    def session(self) -> PostgresSession | None:
+        """The connection that it has."""
+        return self._session
+
     # -- its end -------------------------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
@@ -208,9 +216,13 @@ class PostgresBlock:
 
     def _attempt(self, last: bool, attempt: int) -> bool:
         """Send all; False where it is to be sent again, in a new transaction."""
-        session = self._session
-        if session is None:
-            session = self._session = self._connections.take()
+        try:
+            session = self._session
+            if session is None:
+                session = self._session = self._connections.take()
+        except BaseException as error:
+            self._doom(error)  # or what was gathered, and has been refused now, would be stored by the next call
+            raise
         before = [] if self._begun else [(BEGIN, ()), *([self._opening] if self._opening else [])]
         asked = [_asked(write) for write in self._writes]
         try:
@@ -240,7 +252,7 @@ class PostgresBlock:
         place = failed.index - before
         write = sent[place] if 0 <= place < len(sent) else None
         error = self._connections.error_of(failed)
-        again = self._connections.may_retry(failed, attempt)
+        again = not self.answered and self._connections.may_retry(failed, attempt)
         if write is not None:
             try:
                 write.work(_teller(failed), *write.args)
@@ -250,7 +262,7 @@ class PostgresBlock:
                 if isinstance(error, UniqueViolation) and write.duplicate is not None:
                     error = write.duplicate(error)
         if again and not self.answered:
-            self._restart()
+            self._restart(elsewhere=failed.code == READ_ONLY)
             return False
         self._doom(error)
         raise error from failed
@@ -259,7 +271,7 @@ class PostgresBlock:
         """The connection is gone, and the transaction with it, unless it was committing."""
         if last and broken.sent:
             error: WfeError = CommitOutcomeUnknownError(self._connections.name, str(broken))
-        elif not self.answered and attempt < _ATTEMPTS:
+        elif not self.answered and self._connections.may_reconnect(broken, attempt):
             self._restart()
             return False
         else:
@@ -267,12 +279,20 @@ class PostgresBlock:
         self._doom(error)
         raise error from broken
 
-    def _restart(self) -> None:
+    def abandon(self, error: BaseException) -> None:
+        """In a forked child: the connection is the parent's, and not to be touched."""
+        self.open = self._begun = False
+        self._session = None
+        self._doom(error)
+
+    def _restart(self, elsewhere: bool = False) -> None:
         session, self._session = self._session, None
         self._begun = False
         if session is not None:
             try:
-                if session.in_transaction():
+                if elsewhere:
+                    session.close()
+                elif session.in_transaction():
                     session.ask([("ROLLBACK", ())])
             except (ConnectionBroken, StatementFailed):
                 session.close()
@@ -282,10 +302,6 @@ class PostgresBlock:
     def _doom(self, error: BaseException) -> None:
         self.failure = error
         self._writes.clear()
-
-
-#: How often a block whose connection broke begins again.
-_ATTEMPTS = 5
 
 
 def _asked(write: _Write) -> Request | None:

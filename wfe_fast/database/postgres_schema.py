@@ -7,7 +7,9 @@ from typing import Any
 
 import psycopg
 from psycopg import errors
+from psycopg.rows import tuple_row
 
+from wfe_fast.database.base import Row
 from wfe_fast.database.migrations import Migration, pending_migrations
 from wfe_fast.database.postgres_names import Names
 from wfe_fast.errors import SchemaMismatchError, StoreUnavailableError
@@ -23,6 +25,18 @@ _HISTORY = """SELECT version, checksum, prefix FROM "{schema}".wfe_fast_migratio
 
 _APPLIED = """INSERT INTO "{schema}".wfe_fast_migrations (line, version, name, checksum, applied_at, prefix)
     VALUES ('%s', %d, '%s', '%s', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{prefix}')"""
+
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+
+#: What comes with the tables of another program is slow on large ones: no time limit of the connection's counts, for who waits neither. Behind
+#: the lock one has to see what its last holder has committed.
+_PREPARATIONS = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL lock_timeout = 0",
+    "SET LOCAL client_min_messages = warning",
+)
 
 
 class Schema:
@@ -46,50 +60,52 @@ class Schema:
             parts.append(_APPLIED % (self._line, migration.version, migration.name, migration.checksum))
         return self._names.resolve(";\n\n".join(parts) + ";\n")
 
-    def bring_up_to_date(self, connection: psycopg.Connection[Any]) -> None:
+    def bring_up_to_date(self, connection: psycopg.Connection[Any]) -> bool:
         """Apply what is pending, in one transaction. `connection` is in autocommit mode.
+
+        Returns:
+            Whether transactions on such a connection are isolated in another way than READ COMMITTED, if they do not say how.
 
         Raises:
             SchemaMismatchError: a newer release has been here, or the tables have another prefix; nothing was changed.
             StoreUnavailableError: the role may not create what is missing.
             psycopg.Error: anything else.
         """
-        if not self._pending(connection):
-            return
+        # A caller's pool may have cursors that make something else of a row.
+        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
         try:
-            with connection.transaction():
-                # Held to the end, by whoever comes first: the others then find nothing to do.
-                connection.execute(
-                    "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"wfe_fast {self._names.schema}"]
-                )
-                # What comes with the tables of another program is slow on large ones: no time limit of the connection's counts here.
-                connection.execute("SET LOCAL statement_timeout = 0")
-                connection.execute("SET LOCAL lock_timeout = 0")
-                connection.execute("SET LOCAL client_min_messages = warning")
-                pending = self._pending(connection)
-                if pending:
-                    self._apply(connection, pending)
+            if self._pending(cursor):
+                with connection.transaction():
+                    for statement in _PREPARATIONS:
+                        cursor.execute(statement)
+                    # Held to the end, by whoever comes first: the others then find nothing to do.
+                    cursor.execute(_LOCK, [f"wfe_fast {self._names.schema}"])
+                    pending = self._pending(cursor)
+                    if pending:
+                        self._apply(cursor, pending)
+            isolation = cursor.execute("SHOW default_transaction_isolation").fetchone()
+            return isolation != ("read committed",)
         except errors.InsufficientPrivilege as error:
             raise StoreUnavailableError(self._store, self._advice(error)) from error
 
-    def _apply(self, connection: psycopg.Connection[Any], pending: Sequence[Migration]) -> None:
+    def _apply(self, cursor: psycopg.Cursor[Row], pending: Sequence[Migration]) -> None:
         script = self.script(pending)
-        found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self._names.schema]).fetchone()
+        found = cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [self._names.schema]).fetchone()
         if found:
             # Where it is there already, even IF NOT EXISTS asks for the right to create schemas.
             script = script.partition(";\n\n")[2]
-        result = connection.pgconn.exec_(script.encode())
+        result = cursor.connection.pgconn.exec_(script.encode())
         if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
 
-    def _pending(self, connection: psycopg.Connection[Any]) -> tuple[Migration, ...]:
-        exists = connection.execute(
+    def _pending(self, cursor: psycopg.Cursor[Row]) -> tuple[Migration, ...]:
+        exists = cursor.execute(
             "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
             [self._names.schema, _TABLE],
         ).fetchone()
         if not exists:
             return self._migrations
-        rows = connection.execute(self._names.resolve(_HISTORY).encode(), [self._line]).fetchall()
+        rows = cursor.execute(self._names.resolve(_HISTORY).encode(), [self._line]).fetchall()
         prefixes = {row[2] for row in rows}
         if prefixes - {self._names.prefix}:
             (other,) = prefixes - {self._names.prefix}

@@ -7,6 +7,7 @@ on the server takes another 60 µs.
 
 from __future__ import annotations
 
+import itertools
 import select
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,16 @@ Request = tuple[str, Params]
 
 BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 COMMIT = "COMMIT"
+
+#: This server is no primary (any more).
+READ_ONLY = "25006"
+
+#: What a statement that was prepared before says when the server does not know it any more, or not so: it is prepared again then.
+UNPREPARED = "26000"
+_CHANGED = "0A000"
+
+#: Names of prepared statements. No two stores of this process share one, since they may share the connections of one pool.
+_numbers = itertools.count()
 
 _OK = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.EMPTY_QUERY)
 _BOOL, _INT8, _INT2, _INT4, _NUMERIC = 16, 20, 21, 23, 1700
@@ -53,21 +64,29 @@ class StatementFailed(Exception):
         self.constraint = constraint
         self.detail = detail
 
+    @property
+    def unprepared(self) -> bool:
+        """Whether all that is wrong is that the server has to prepare its statements again."""
+        return self.code == UNPREPARED or (self.code == _CHANGED and "cached plan" in self.message)
+
 
 class PostgresSession:
-    """A connection that nobody else uses at the moment.
+    """What we know of a connection that nobody else uses at the moment. It does not keep the connection alive.
 
     Args:
         connection: in autocommit mode.
         prepare: whether the server may keep prepared statements for this connection (not so behind PgBouncer's transaction pooling).
+        isolate: whether the connection's transactions are not READ COMMITTED by themselves, as ours have to be.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], prepare: bool) -> None:
-        self.connection = connection
+    def __init__(self, connection: psycopg.Connection[Any], prepare: bool, isolate: bool = False) -> None:
+        #: The connection itself, while somebody has it.
+        self.connection: psycopg.Connection[Any] | None = None
         #: Whether the connection's owner has it in another mode than we.
         self.restores_autocommit = False
         self._pg = connection.pgconn
         self._prepare = prepare
+        self.isolate = isolate
         self._prepared: dict[str, bytes] = {}
         self._readers: dict[str, list[Callable[[bytes], Any]]] = {}
         self._poll = select.poll()
@@ -100,6 +119,8 @@ class PostgresSession:
         """
         if not requests:
             return []
+        if self.isolate and requests[0][0] != BEGIN and not self.in_transaction():
+            return self._ask_isolated(requests)
         self._check_alive()
         try:
             if len(requests) == 1 and (result := self._ask_alone(*requests[0])) is not None:
@@ -109,13 +130,27 @@ class PostgresSession:
                 results = self._results_of_pipeline([sql for sql, _ in requests])
         except (psycopg.Error, OSError) as error:
             raise self._broken(error, sent=True) from error
-        except (StatementFailed, ConnectionBroken):
+        except StatementFailed as failed:
+            if failed.unprepared:
+                self._prepared.clear()
+            raise
+        except ConnectionBroken:
             raise
         except BaseException:
             # Interrupted in the middle: what comes next on this connection would be the answer to something else.
             self.close()
             raise
         return [self._answer(sql, result) for (sql, _), result in zip(requests, results, strict=True)]
+
+    def _ask_isolated(self, requests: Sequence[Request]) -> list[Answer]:
+        """`ask` in a transaction that says how it is isolated, still in one round trip."""
+        try:
+            return self.ask([(BEGIN, ()), *requests, (COMMIT, ())])[1:-1]
+        except StatementFailed as failed:
+            failed.index = min(max(0, failed.index - 1), len(requests) - 1)
+            if self.in_transaction():
+                self.ask([("ROLLBACK", ())])
+            raise
 
     def script(self, text: str) -> None:
         """Execute several statements without parameters.
@@ -129,6 +164,16 @@ class PostgresSession:
             self._results_of_one()
         except (psycopg.Error, OSError) as error:
             raise self._broken(error, sent=True) from error
+        except (StatementFailed, ConnectionBroken):
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is there, as far as one knows without asking."""
+        return bool(self._pg.status == pq.ConnStatus.OK)
 
     def in_transaction(self) -> bool:
         return self._pg.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
@@ -188,7 +233,7 @@ class PostgresSession:
             else:
                 name = names.get(sql)
                 if name is None:
-                    name = names[sql] = b"wfe_%d" % len(names)
+                    name = names[sql] = b"wfe_%d" % next(_numbers)
                     pg.send_prepare(name, sql.encode())
                     self._skipped.add(number)
                     self._made.append((sql, name))
@@ -223,7 +268,9 @@ class PostgresSession:
                 break
             if result.status == pq.ExecStatus.FATAL_ERROR and failure is None:
                 index = min(len(results), len(statements) - 1)
-                failure = self._failed(index, result, committing=statements[index] == COMMIT)
+                # Behind the last answer it is the commit that fails.
+                committing = statements[index] == COMMIT or len(results) >= len(statements)
+                failure = self._failed(index, result, committing)
             if number not in self._skipped:
                 results.append(result)
             elif result.status == pq.ExecStatus.COMMAND_OK:

@@ -89,7 +89,6 @@ class Report(msgspec.Struct):
 
     folder: str
     database: str
-    kept: bool
     log: str
     files: int
     bytes: int
@@ -108,6 +107,7 @@ class Report(msgspec.Struct):
     lost: int
     seconds: float
     errors: list[tuple[str, str]]
+    kept: bool = True
     engine: str = "host"
 
     @property

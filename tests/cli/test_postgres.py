@@ -1,0 +1,88 @@
+"""The demo on PostgreSQL, and the SQL for an administrator."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.cli.helpers import PATIENCE, environment, report_of, run_demo, small_folder
+from wfe_fast.cli.report import without_password
+from wfe_fast.postgres import PostgresPersistenceProvider
+
+
+@pytest.fixture
+def database(postgres_dsn: str) -> str:
+    """The demo works in the schema that is the default: in a database of its own, so that no other test meets it."""
+    name = "wfe_demo"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        connection.execute(f"CREATE DATABASE {name}")
+    given = psycopg.conninfo.conninfo_to_dict(postgres_dsn)
+    words = "&".join(f"{key}={value}" for key, value in given.items() if key != "dbname")
+    return f"postgresql:///{name}?{words}"
+
+
+def test_a_run_with_a_kill_and_a_second_one(tmp_path: Path, database: str) -> None:
+    folder = tmp_path / "folder"
+    small_folder(folder)
+    on_sqlite = report_of(run_demo(folder, "--json", "--no-kill", cwd=tmp_path))
+    first = report_of(run_demo(folder, "--workers", 2, "--database", database, "--json", cwd=tmp_path))
+    assert (first["killed"], first["lost"], first["repeated"]) == (1, 0, 0)
+    assert first["digest"] == on_sqlite["digest"]
+    assert first["steps"] == on_sqlite["steps"]
+    second = report_of(run_demo(folder, "--workers", 2, "--database", database, "--json", cwd=tmp_path))
+    assert (second["steps_before"], second["repeated"], second["lost"]) == (first["steps"], 0, 0)
+    assert second["digest"] == first["digest"]
+
+
+def test_a_server_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    small_folder(folder)
+    report = report_of(run_demo(folder, "--workers", 2, "--database", "postgres", "--json", cwd=tmp_path))
+    assert (report["killed"], report["lost"], report["repeated"], report["kept"]) == (1, 0, 0, False)
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(report["database"], connect_timeout=5)
+
+
+def schema_command(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wfe_fast", "schema", *args],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_the_schema_that_it_prints_is_the_one_that_a_provider_makes(postgres_dsn: str, postgres_schema: str) -> None:
+    printed = schema_command("--schema", postgres_schema, "--table-prefix", "p_")
+    assert printed.returncode == 0, printed.stderr
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.pgconn.exec_(b"SET client_min_messages = warning")
+        result = connection.pgconn.exec_(printed.stdout.encode())
+        assert result.error_message == b""
+    with PostgresPersistenceProvider(postgres_dsn, schema=postgres_schema, table_prefix="p_") as provider:
+        assert provider.next_definition_sequence("order") == 1
+
+
+def test_a_schema_that_is_no_name() -> None:
+    refused = schema_command("--schema", "wfc; DROP TABLE x")
+    assert refused.returncode == 2
+    assert "schema" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://kim:secret@host/db", "postgresql://kim:***@host/db"),
+        ("postgresql://kim@host/db", "postgresql://kim@host/db"),
+        ("sqlite:///a:b@c.db", "sqlite:///a:b@c.db"),
+    ],
+)
+def test_a_password_is_not_shown(url: str, shown: str) -> None:
+    assert without_password(url) == shown

@@ -430,14 +430,15 @@ def test_the_store_is_locked_for_a_while(engine: DurableEngine, store: SqliteChe
     other = apsw.Connection(store.path)
     other.set_busy_timeout(30_000)
     calls: list[int] = []
+    locked = threading.Event()
 
     @engine.workflow("w")
     def body(ctx: Any) -> int:
-        ctx.step("a", lambda: (calls.append(1), other.execute("BEGIN IMMEDIATE"))[0])
+        ctx.step("a", lambda: (calls.append(1), other.execute("BEGIN IMMEDIATE"), locked.set())[0])
         return ctx.step("b", lambda: 2)
 
     handle = engine.start("w")
-    wait_until(lambda: other.in_transaction, "somebody else holds the database")
+    assert locked.wait(60)
     with pytest.raises(TimeoutError):
         handle.result(timeout=1)
     other.execute("COMMIT")

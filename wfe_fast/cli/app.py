@@ -84,14 +84,15 @@ def demo(folder: Path | None, workers: int, database: str | None, engine: str, n
 @commands.command()
 @click.option("--schema", default="wfc", show_default=True, help="The schema that is to hold the tables.")
 @click.option("--table-prefix", default="", help="What the name of each table begins with.")
-def schema(schema: str, table_prefix: str) -> int:
+@click.option("--grant-to", help="The role that is to use the tables, where another one is to own them.")
+def schema(schema: str, table_prefix: str, grant_to: str | None) -> int:
     """Print the SQL that makes the tables on PostgreSQL.
 
     For an administrator to run, where the application's role may not create them.
     """
     from wfe_fast.postgres import schema_script
 
-    click.echo(schema_script(schema, table_prefix), nl=False)
+    click.echo(schema_script(schema, table_prefix, grant_to=grant_to), nl=False)
     return 0
 
 

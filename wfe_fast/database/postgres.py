@@ -301,6 +301,8 @@ class PostgresDatabase:
             session.restores_autocommit = False
             with suppress(psycopg.Error):
                 connection.autocommit = False
+        if not session.usable:
+            self._sessions.pop(connection, None)
         pool = self._pool
         if pool is not None:
             pool.putconn(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from psycopg.rows import tuple_row
 from wfe_fast.database.base import Row
 from wfe_fast.database.migrations import Migration, pending_migrations
 from wfe_fast.database.postgres_names import Names
-from wfe_fast.errors import SchemaMismatchError, StoreUnavailableError
+from wfe_fast.errors import InvalidValueError, SchemaMismatchError, StoreUnavailableError
 
 _TABLE = "wfe_fast_migrations"
 
@@ -26,6 +27,28 @@ _HISTORY = """SELECT version, checksum, prefix FROM "{schema}".wfe_fast_migratio
 _APPLIED = """INSERT INTO "{schema}".wfe_fast_migrations (line, version, name, checksum, applied_at, prefix)
     VALUES ('%s', %d, '%s', '%s', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{prefix}')"""
 
+
+_TABLES = re.compile(r"^CREATE TABLE IF NOT EXISTS @(\w+)", re.MULTILINE)
+_SEQUENCES = re.compile(r"^CREATE SEQUENCE IF NOT EXISTS @(\w+)", re.MULTILINE)
+_FUNCTIONS = re.compile(r"^CREATE FUNCTION @(\w+)", re.MULTILINE)
+
+# The sequences of SERIAL columns have names that the server chooses: they are found by the tables that own them.
+_GRANTS = """
+GRANT USAGE ON SCHEMA "{schema}" TO <role>;
+GRANT SELECT ON "{schema}".wfe_fast_migrations TO <role>;
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {tables} TO <role>;
+GRANT USAGE ON SEQUENCE {sequences} TO <role>;
+GRANT EXECUTE ON FUNCTION {functions} TO <role>;
+DO $grants$
+DECLARE owned TEXT;
+BEGIN
+    FOR owned IN SELECT d.objid::regclass::text FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S'
+        WHERE d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND d.refobjid = ANY (ARRAY[{regclasses}]::regclass[])
+    LOOP
+        EXECUTE 'GRANT USAGE ON SEQUENCE ' || owned || ' TO ' || <text>;
+    END LOOP;
+END $grants$;
+"""
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
@@ -52,8 +75,38 @@ class Schema:
         self._line = line
         self._migrations = migrations
 
+    def full_script(self, grant_to: str | None = None) -> str:
+        """The SQL by which somebody who may do so makes the tables, in one transaction.
+
+        Args:
+            grant_to: the role that gets the rights to use them, and no others.
+
+        Raises:
+            InvalidValueError: `grant_to` cannot be the name of a role.
+        """
+        grants = "" if grant_to is None else self._grants(grant_to)
+        return f"BEGIN;\n\n{self.script()}{grants}\nCOMMIT;\n"
+
+    def _grants(self, role: str) -> str:
+        if not role or "\0" in role or len(role.encode()) > 63:
+            raise InvalidValueError("grant_to", "must be the name of a role, 1 to 63 bytes without NUL", role)
+        text = "\n".join(migration.sql for migration in self._migrations)
+        tables, sequences, functions = (
+            [f"@{name}" for name in pattern.findall(text)] for pattern in (_TABLES, _SEQUENCES, _FUNCTIONS)
+        )
+        parts = {
+            "tables": ", ".join(tables),
+            "sequences": ", ".join(sequences),
+            "functions": ", ".join(functions),
+            "regclasses": ", ".join(f"'{name}'" for name in tables),
+        }
+        script = self._names.resolve(_GRANTS.format(schema="{schema}", **parts))
+        quoted = '"' + role.replace('"', '""') + '"'
+        literal = "'" + quoted.replace("'", "''") + "'"
+        return script.replace("<role>", quoted).replace("<text>", literal)
+
     def script(self, pending: Sequence[Migration] | None = None) -> str:
-        """The SQL that makes the tables (or applies what is pending), for somebody who may do so."""
+        """The SQL that makes the tables (or applies what is pending)."""
         parts = [_CREATE_SCHEMA, _CREATE_TABLE]
         for migration in self._migrations if pending is None else pending:
             parts.append(migration.sql.strip().rstrip(";"))
@@ -117,8 +170,8 @@ class Schema:
 
     def _advice(self, error: psycopg.Error) -> str:
         return (
-            f"the role may not create what is missing ({str(error).strip().splitlines()[0]}); let an administrator run what"
+            f"the role may not create or use the tables ({str(error).strip().splitlines()[0]}); let an administrator run what"
             f" `wfe-fast schema --schema {self._names.schema}"
             + (f" --table-prefix {self._names.prefix}" if self._names.prefix else "")
-            + "` prints, as the role that is to own the tables"
+            + "` prints, as the role that is to own the tables, with --grant-to and the name of this role"
         )

@@ -56,13 +56,16 @@ REFUSALS: dict[str, Callable[[str], Exception]] = {
 _DELIVERY_PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 
-def schema_script(schema: str = "wfc", table_prefix: str = "") -> str:
-    """The SQL that makes the tables of a store, for an administrator to run where the application may not.
+def schema_script(schema: str = "wfc", table_prefix: str = "", *, grant_to: str | None = None) -> str:
+    """The SQL that makes the tables of a new store, in one transaction, for an administrator to run where the application may not.
+
+    Args:
+        grant_to: the role that the application has: it gets what it needs to use the store, and nothing else.
 
     Raises:
-        InvalidValueError: the schema or the prefix is not allowed.
+        InvalidValueError: the schema, the prefix or the role is not allowed.
     """
-    return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).script()
+    return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to)
 
 
 class PostgresTransaction(TransactionMethods):

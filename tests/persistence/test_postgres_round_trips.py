@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from tests.persistence.reads import LOOKS
 from wfe_fast.errors import InvalidValueError, WorkflowNotFoundError
 from wfe_fast.persistence.contract import PersistenceProvider, PersistenceTransaction
 from wfe_fast.persistence.models import ScheduledCommand, WorkflowStatus
@@ -27,30 +28,6 @@ from wfe_fast.testing.persistence.factories import (
 from wfe_fast.testing.persistence.writes import READS, WRITES, World, build_world, methods_of
 from wfe_fast.testing.proxy import WireProxy
 
-Call = Callable[[PersistenceTransaction, World], object]
-
-#: Every read of the contract, on the world that the writes have, too.
-LOOKS: dict[str, Call] = {
-    "get_runnable_instances": lambda tx, w: tx.get_runnable_instances(FAR),
-    "get_workflow_instance": lambda tx, w: tx.get_workflow_instance("stored"),
-    "get_workflow_instance_by_name": lambda tx, w: tx.get_workflow_instance_by_name("stored"),
-    "get_workflow_instances": lambda tx, w: tx.get_workflow_instances(["stored", "held", "nobody", "finished"]),
-    "list_workflows": lambda tx, w: tx.list_workflows(limit=2),
-    "list_workflows by status": lambda tx, w: tx.list_workflows(status=WorkflowStatus.RUNNABLE),
-    "list_workflows by definition": lambda tx, w: tx.list_workflows(definition_id="order"),
-    "list_workflows by reference": lambda tx, w: tx.list_workflows(reference="none", created_after=START),
-    "count_workflows": lambda tx, w: tx.count_workflows(),
-    "oldest_runnable": lambda tx, w: tx.oldest_runnable(),
-    "get_event": lambda tx, w: tx.get_event("event"),
-    "get_runnable_events": lambda tx, w: tx.get_runnable_events(FAR, 5),
-    "get_events": lambda tx, w: tx.get_events(NAME, KEY, FAR),
-    "get_events_since": lambda tx, w: tx.get_events_since(NAME, "stored", START - timedelta(days=1), after_id="event"),
-    "get_subscriptions": lambda tx, w: tx.get_subscriptions(NAME, KEY, FAR),
-    "get_first_open_subscription": lambda tx, w: tx.get_first_open_subscription(NAME, KEY, FAR),
-    "get_subscription": lambda tx, w: tx.get_subscription(w.open.id),
-    "subscriptions_of": lambda tx, w: tx.subscriptions_of("stored"),
-    "get_errors": lambda tx, w: tx.get_errors("stored"),
-}
 #: A method that knows the answer itself.
 SILENT = {"supports_scheduled_commands"}
 #: What a provider has besides the methods of a transaction. Each of them has a test of its own below.

@@ -13,10 +13,6 @@ CREATE FUNCTION @wfe_moment(micros BIGINT) RETURNS TIMESTAMPTZ LANGUAGE sql IMMU
         ELSE timestamptz '1970-01-01 00:00:00+00' + (micros / 1000000) * interval '1 second' + (micros % 1000000) * interval '1 microsecond' END
 $$;
 
-CREATE FUNCTION @wfe_micros(moment TIMESTAMPTZ) RETURNS BIGINT LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT (extract(epoch FROM moment) * 1000000)::bigint
-$$;
-
 CREATE FUNCTION @wfe_now(micros BIGINT) RETURNS TIMESTAMPTZ LANGUAGE sql VOLATILE AS $$
     SELECT CASE WHEN micros IS NULL THEN clock_timestamp() ELSE @wfe_moment(micros) END
 $$;
@@ -334,14 +330,14 @@ BEGIN
                 AND (w.claim_until IS NULL OR w.claim_until <= moment)
             ORDER BY w.next_execution, w.seq LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED);
     ELSE
-        -- Found without a lock, then locked: with one in the search, all that is found for the other definitions would be locked, too.
+        -- `+ 0`: see the index. Found without a lock, then locked: with one in the search, all that is found for the other definitions would be locked, too.
         LOOP
             candidates := ARRAY(SELECT c.seq FROM json_array_elements(p_pairs::json) AS d (value)
                 CROSS JOIN LATERAL (SELECT w.seq, w.next_execution FROM @workflows w
                     WHERE w.status = 'Runnable' AND w.next_execution IS NOT NULL AND w.definition_id = d.value ->> 0
-                        AND w.version = (d.value ->> 1)::int AND w.next_execution <= due
+                        AND w.version = (d.value ->> 1)::int AND w.next_execution + 0 <= due
                         AND (w.claim_until IS NULL OR w.claim_until <= moment) AND w.seq <> ALL (passed)
-                    ORDER BY w.next_execution, w.seq LIMIT p_limit - cardinality(claimed)) AS c
+                    ORDER BY w.next_execution + 0, w.seq LIMIT p_limit - cardinality(claimed)) AS c
                 ORDER BY c.next_execution, c.seq LIMIT p_limit - cardinality(claimed));
             EXIT WHEN cardinality(candidates) = 0;
             got := ARRAY(SELECT w.seq FROM @workflows w
@@ -367,14 +363,15 @@ END $$;
 CREATE FUNCTION @wfe_renew(p_claims TEXT, p_length BIGINT, p_now BIGINT) RETURNS TABLE (held BOOLEAN) LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE @workflows SET claim_until = @wfe_now(p_now) + p_length * interval '1 microsecond'
-    WHERE seq IN (SELECT w.seq FROM json_array_elements(p_claims::json) AS c (value)
-        JOIN @workflows w ON w.seq = (c.value ->> 0)::bigint AND w.id = c.value ->> 1 AND w.claim_fence = (c.value ->> 2)::bigint
-            AND w.claim_until IS NOT NULL
-        ORDER BY w.seq FOR NO KEY UPDATE OF w SKIP LOCKED);
-    RETURN QUERY SELECT w.seq IS NOT NULL FROM json_array_elements(p_claims::json) WITH ORDINALITY AS c (value, n)
-        LEFT JOIN @workflows w ON w.seq = (c.value ->> 0)::bigint AND w.id = c.value ->> 1
-            AND w.claim_fence = (c.value ->> 2)::bigint AND w.claim_until IS NOT NULL
-        ORDER BY c.n;
+    WHERE seq = ANY (ARRAY(SELECT w.seq FROM @workflows w
+        WHERE w.seq = ANY (ARRAY(SELECT (c.value ->> 0)::bigint FROM json_array_elements(p_claims::json) AS c (value)))
+            AND w.claim_until IS NOT NULL AND EXISTS (SELECT 1 FROM json_array_elements(p_claims::json) AS c (value)
+                WHERE (c.value ->> 0)::bigint = w.seq AND c.value ->> 1 = w.id AND (c.value ->> 2)::bigint = w.claim_fence)
+        ORDER BY w.seq FOR NO KEY UPDATE SKIP LOCKED));
+    -- A look for each: joined, the planner would read the whole table for the hundred rows that it takes any list for.
+    RETURN QUERY SELECT (SELECT TRUE FROM @workflows w WHERE w.seq = (c.value ->> 0)::bigint AND w.id = c.value ->> 1
+            AND w.claim_fence = (c.value ->> 2)::bigint AND w.claim_until IS NOT NULL) IS TRUE
+        FROM json_array_elements(p_claims::json) WITH ORDINALITY AS c (value, n) ORDER BY c.n;
 END $$;
 
 CREATE FUNCTION @wfe_release(p_seq BIGINT, p_id TEXT, p_fence BIGINT, p_now BIGINT) RETURNS BOOLEAN LANGUAGE plpgsql AS $$
@@ -419,6 +416,7 @@ CREATE FUNCTION @wfe_next_due(p_pairs TEXT, p_now BIGINT) RETURNS TABLE (due NUM
 DECLARE
     r RECORD;
     d JSON;
+    free BIGINT;
     earliest NUMERIC;
 BEGIN
     SELECT @wfe_micros(coalesce(due_at, event_time)) INTO earliest FROM @events
@@ -436,11 +434,13 @@ BEGIN
         END LOOP;
     ELSE
         FOR d IN SELECT value FROM json_array_elements(p_pairs::json) LOOP
-            FOR r IN SELECT next_execution, claim_until FROM @workflows WHERE status = 'Runnable' AND next_execution IS NOT NULL
-                AND definition_id = d ->> 0 AND version = (d ->> 1)::int ORDER BY next_execution, seq LOOP
-                earliest := least(earliest, greatest(r.next_execution::numeric * 1000, @wfe_micros(r.claim_until)));
-                EXIT WHEN r.claim_until IS NULL;
-            END LOOP;
+            SELECT next_execution INTO free FROM @workflows WHERE status = 'Runnable' AND next_execution IS NOT NULL
+                AND definition_id = d ->> 0 AND version = (d ->> 1)::int AND claim_until IS NULL
+                ORDER BY next_execution + 0, seq LIMIT 1;
+            earliest := least(earliest, free::numeric * 1000, (
+                SELECT min(greatest(next_execution::numeric * 1000, @wfe_micros(claim_until))) FROM @workflows
+                WHERE status = 'Runnable' AND next_execution IS NOT NULL AND definition_id = d ->> 0 AND version = (d ->> 1)::int
+                    AND claim_until IS NOT NULL AND next_execution + 0 <= coalesce(free, 9223372036854775807)));
         END LOOP;
     END IF;
     RETURN QUERY SELECT earliest, @wfe_micros(@wfe_now(p_now));
@@ -478,11 +478,11 @@ BEGIN
         -- Its holder works on a copy and would write over what we change; so it takes the event itself. Should the holder be dead, the
         -- workflow must be due for the next one.
         UPDATE @event_subscriptions SET pending_event_id = p_id, pending_event_time = p_time, pending_event_data = p_data
-        WHERE seq = s.seq;
+        WHERE id = s.id;
         UPDATE @workflows SET next_execution = least(coalesce(next_execution, moment), moment) WHERE id = s.workflow_id;
         RETURN;
     END IF;
-    DELETE FROM @event_subscriptions WHERE seq = s.seq;
+    DELETE FROM @event_subscriptions WHERE id = s.id;
     IF p_status IS NULL OR p_status IN ('Complete', 'Terminated') THEN
         RETURN;
     END IF;
@@ -502,9 +502,9 @@ BEGIN
     delivered := 0;
     -- Of what is left for a claim holder the oldest counts, also where it was published last.
     UPDATE @event_subscriptions SET pending_event_id = e.id, pending_event_time = e.event_time, pending_event_data = e.event_data
-    WHERE seq IN (SELECT o.seq FROM @event_subscriptions o WHERE o.event_name = e.event_name AND o.event_key = e.event_key
+    WHERE id = ANY (ARRAY(SELECT o.id FROM @event_subscriptions o WHERE o.event_name = e.event_name AND o.event_key = e.event_key
         AND o.subscribe_as_of <= e.event_time AND o.pending_event_time > e.event_time AND o.pending_event_id IS NOT NULL
-        FOR UPDATE SKIP LOCKED);
+        FOR UPDATE SKIP LOCKED));
     FOR s IN SELECT * FROM @event_subscriptions o WHERE o.pending_event_time IS NULL AND o.event_name = e.event_name
         AND o.event_key = e.event_key AND o.subscribe_as_of <= e.event_time
         ORDER BY o.subscribe_as_of, o.seq LIMIT p_limit FOR UPDATE SKIP LOCKED
@@ -563,9 +563,11 @@ DECLARE
     d RECORD;
     passed BIGINT[] := '{}';
     done INT := 0;
+    -- Not in the query, where a moment that may change with every row cannot bound the walk along the index.
+    moment TIMESTAMPTZ := @wfe_now(p_now);
 BEGIN
     FOR c IN SELECT x.id, @wfe_key(x.event_name, x.event_key) AS key FROM @events x
-        WHERE x.is_processed IS NOT TRUE AND coalesce(x.due_at, x.event_time) <= @wfe_now(p_now)
+        WHERE x.is_processed IS NOT TRUE AND coalesce(x.due_at, x.event_time) <= moment
         ORDER BY coalesce(x.due_at, x.event_time), x.seq LIMIT p_limit
     LOOP
         EXIT WHEN done >= p_limit;

@@ -31,7 +31,12 @@ def encode_json(value: Any, field: str) -> bytes:
     """
     try:
         encoded = encode_line(value)
-        if _decode_any(encoded) == value and ESCAPED_NUL not in encoded and not too_deep(encoded):
+        if (
+            _decode_any(encoded) == value
+            and ESCAPED_NUL not in encoded
+            # Each level takes two brackets, so that a short text needs no count.
+            and (len(encoded) <= 2 * MAX_DEPTH or not too_deep(encoded))
+        ):
             return encoded
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         check_json(value, field)

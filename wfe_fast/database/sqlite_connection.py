@@ -126,10 +126,12 @@ class SqliteSession:
     def begin(self, patience: float | None = None) -> None:
         if self.connection.in_transaction:  # an interrupt came between the end of a transaction and its handling
             self.rollback()
-        self._patience = self._busy_timeout if patience is None else patience
         # IMMEDIATE: a transaction that begins by reading and then finds another writer ahead cannot go on, only start again.
-        self._execute("BEGIN IMMEDIATE")
-        self._patience = self._busy_timeout
+        if patience is None:
+            self._execute("BEGIN IMMEDIATE")
+        else:
+            with self.patience(patience):
+                self._execute("BEGIN IMMEDIATE")
 
     def begin_snapshot(self) -> None:
         self._execute("BEGIN DEFERRED")

@@ -111,7 +111,7 @@ class WriteQueue:
         """Run ``work(writer, *args)`` in a transaction and return its result after the commit."""
         token: object = object()
         try:
-            if not self._line and self._take(token):
+            if not self._line and self._owner.setdefault(0, token) is token:
                 return self._write_alone(work, args)
             token = member = Member(work, args)
             self._wait_in_line(member)
@@ -146,7 +146,8 @@ class WriteQueue:
         try:
             self._pass_on(token)
         finally:
-            self._pass_on(token)  # where the first one was interrupted
+            if self._owner.get(0) is token:  # the first one was interrupted
+                self._pass_on(token)
 
     def _take(self, token: object) -> bool:
         return self._owner.setdefault(0, token) is token

@@ -8,7 +8,7 @@ changes one pointer of a thousand writes one row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from itertools import compress, count
 from operator import ne
 from typing import Any
 
@@ -18,12 +18,13 @@ from wfe_fast.clock import UTC
 from wfe_fast.codec import ESCAPED_NUL
 from wfe_fast.errors import DuplicatePointerError, InvalidValueError
 from wfe_fast.persistence.models import ExecutionPointer
-from wfe_fast.persistence.validation import MAX_NAME, check_model, check_pointer, unexplained
+from wfe_fast.persistence.validation import MAX_NAME, check_pointer, unexplained
 
 #: The key of `extension_attributes` under which a pointer says which event it got.
 EVENT_ATTRIBUTE = "wfe.event"
 
 _encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _POINTER = {ExecutionPointer}
 _decoder = msgspec.json.Decoder(ExecutionPointer)
 
@@ -65,14 +66,13 @@ class Stored:
 NOTHING = Stored([], [], range(0))
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """Writes that lead from what is stored to `result`. Deletes come first: an id may move to another position."""
 
     result: Stored
-    updates: list[tuple[int, str]] = field(default_factory=list)
-    deletes: list[int] = field(default_factory=list)
-    inserts: list[tuple[int, str, str]] = field(default_factory=list)
+    updates: list[tuple[int, str]] = []
+    deletes: list[int] = []
+    inserts: list[tuple[int, str, str]] = []
 
 
 def decode_lines(text: str) -> list[ExecutionPointer]:
@@ -90,16 +90,23 @@ def encode_pointers(pointers: object, stored: Stored = NOTHING) -> tuple[list[by
     if not isinstance(pointers, list):
         raise InvalidValueError("execution_pointers", "must be a list of ExecutionPointer", pointers)
     try:
-        lines = list(map(_encode, pointers))
+        lines = _encode_lines(pointers).split(b"\n")  # no line break inside a line: JSON writes it as an escape
     except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
         for index, pointer in enumerate(pointers):
             check_pointer(pointer, f"execution_pointers[{index}]")
         raise unexplained("execution_pointers") from error
-    if not set(map(type, pointers)) <= _POINTER:
+    lines.pop()
+    if len(lines) != len(pointers) or not set(map(type, pointers)) <= _POINTER:
         for index, pointer in enumerate(pointers):
-            check_model(pointer, ExecutionPointer, f"execution_pointers[{index}]")
-    known = stored.lines
-    changed = _differences(lines, known)
+            check_pointer(pointer, f"execution_pointers[{index}]")
+        raise unexplained("execution_pointers")
+    known = stored._lines
+    if known is None:
+        known = stored.lines
+    # In C: 23 µs for a thousand.
+    changed = list(compress(count(), map(ne, lines, known)))
+    if len(lines) > len(known):
+        changed.extend(range(len(known), len(lines)))
     for index in changed:
         lines[index] = _checked_line(lines[index], pointers[index], index)
     if stored.nulls:
@@ -112,18 +119,6 @@ def encode_pointers(pointers: object, stored: Stored = NOTHING) -> tuple[list[by
     return lines, changed
 
 
-def _differences(lines: list[bytes], known: list[bytes]) -> list[int]:
-    """The indexes at which `lines` differ from `known`, those behind its end included. The comparison runs in C: 23 µs for a thousand."""
-    changed: list[int] = []
-    differs = list(map(ne, lines, known))
-    index = -1
-    for _ in range(differs.count(True)):
-        index = differs.index(True, index + 1)
-        changed.append(index)
-    changed.extend(range(len(known), len(lines)))
-    return changed
-
-
 def _checked_line(line: bytes, pointer: object, index: int) -> bytes:
     """`line`, after making sure that it holds `pointer` and nothing that cannot be stored."""
     try:
@@ -134,7 +129,7 @@ def _checked_line(line: bytes, pointer: object, index: int) -> bytes:
         back == pointer
         and len(line) <= MAX_NAME  # then no name in it is longer
         and back.id
-        and ESCAPED_NUL not in line
+        and (b"\\" not in line or ESCAPED_NUL not in line)
         and (back.sleep_until is None or back.sleep_until.tzinfo is UTC)
         and (back.start_time is None or back.start_time.tzinfo is UTC)
         and (back.end_time is None or back.end_time.tzinfo is UTC)

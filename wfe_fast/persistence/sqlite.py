@@ -14,7 +14,7 @@ from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import Synchronous
 from wfe_fast.errors import InvalidValueError
 from wfe_fast.persistence.contract import PersistenceTransaction
-from wfe_fast.persistence.memory import Memory, remember
+from wfe_fast.persistence.memory import Memory
 from wfe_fast.persistence.models import WorkflowInstance
 from wfe_fast.persistence.operations import Undo
 from wfe_fast.persistence.sqlite_events import SqliteEvents
@@ -164,7 +164,7 @@ class SqlitePersistenceProvider(StoreMethods):
         if self._transaction is not None and self._database.in_block():
             self._transaction._remember(instance, memory)
         else:
-            remember(instance, memory)
+            instance.__dict__["memory"] = memory
 
     def _change_count(self) -> int:
         return self._database.changes.count

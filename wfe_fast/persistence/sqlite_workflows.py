@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import ClaimLostError, ConcurrentUpdateError, WorkflowNotFoundError

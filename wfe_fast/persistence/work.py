@@ -6,8 +6,9 @@ changes nothing outside the database and may be called again after a rollback. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from wfe_fast.database.base import Row, Session
 from wfe_fast.persistence.memory import Head, Memory
@@ -20,8 +21,7 @@ Pairs = list[tuple[str, int]]
 ClaimKey = tuple[int, str, int]
 
 
-@dataclass(slots=True)
-class Change:
+class Change(Struct):
     """A persist, checked and encoded: what the transaction has to do."""
 
     id: str

@@ -48,6 +48,9 @@ from wfe_fast.persistence.validation import (
 )
 from wfe_fast.persistence.work import Change
 
+#: Later than any datetime, and far inside what the column holds.
+_MAX_MILLIS = 2**62
+
 
 class WorkflowMethods(Operations):
     """See `contract.WorkflowOperations`."""
@@ -121,9 +124,13 @@ class WorkflowMethods(Operations):
         self, instance: WorkflowInstance, subscriptions: list[Row], expect_unchanged: bool, release: bool
     ) -> Change:
         """Check and encode everything, before the transaction begins: other writers do not wait for that."""
-        check_model(instance, WorkflowInstance, "instance")
-        check_bool(expect_unchanged, "expect_unchanged")
-        check_bool(release, "release")
+        # Every persist comes this way: the exact checks are called only where a glance does not settle it.
+        if type(instance) is not WorkflowInstance:
+            check_model(instance, WorkflowInstance, "instance")
+        if expect_unchanged is not False:
+            check_bool(expect_unchanged, "expect_unchanged")
+        if release is not False:
+            check_bool(release, "release")
         memory = self._memory(instance)
         raw = raw_head_of(instance)
         id = instance.id
@@ -137,6 +144,12 @@ class WorkflowMethods(Operations):
                 head = (id, *head[1:])
         if expect_unchanged and memory is None:
             raise InvalidStateError("expect_unchanged needs an instance that was loaded, created or persisted before")
+        due = instance.next_execution
+        if due is not None and not (type(due) is int and 0 <= due <= _MAX_MILLIS):
+            check_due(instance)
+        status = instance.status
+        if type(status) is not WorkflowStatus:
+            check_status(instance)
         stored = None if memory is None else memory.stored
         pointers = instance.execution_pointers
         lines, changed = encode_pointers(pointers, NOTHING if stored is None else stored)
@@ -145,8 +158,8 @@ class WorkflowMethods(Operations):
             memory,
             head,
             raw,
-            check_due(instance),
-            check_status(instance),
+            due,
+            status,
             None if instance.complete_time is None else micros(instance.complete_time, "complete_time"),
             encode_json(instance.data, "data").decode(),
             lines,

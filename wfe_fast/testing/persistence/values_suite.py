@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from wfe_fast.errors import InvalidValueError, SerializationError, WfeError
@@ -319,6 +320,18 @@ class FieldSuite(Suite):
         instance = a_workflow(data=OrderedDict(b=1, a=2))
         provider.create_new_workflow(instance)
         assert exact(provider.get_workflow_instance(instance.id).data) == exact({"a": 2, "b": 1})
+
+    @pytest.mark.parametrize("text", [b'{"n":\n1}', b'1}\n{"id":"x","step_id":0'])
+    def test_ready_made_json_of_several_lines_is_refused(self, provider: PersistenceProvider, text: bytes) -> None:
+        # It would go into the encoded pointers as it is, line breaks and all, and lines are what pointers are told apart by.
+        instance = a_workflow(id="w", execution_pointers=[a_pointer(step_id=number, outcome=1) for number in range(3)])
+        provider.create_new_workflow(instance)
+        instance.execution_pointers[2].outcome = msgspec.Raw(text)
+        before = everything(provider)
+        with pytest.raises(SerializationError) as caught:
+            provider.persist_workflow(instance)
+        assert caught.value.field.startswith("execution_pointers[2].outcome")
+        assert everything(provider) == before
 
     def test_pointer_fields_are_checked_in_a_persist_that_changes_little(self, provider: PersistenceProvider) -> None:
         provider.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(20)))

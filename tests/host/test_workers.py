@@ -193,11 +193,11 @@ def test_stop_is_quick_while_it_waits_and_it_can_start_again() -> None:
 
 
 def test_stop_waits_for_work_that_has_begun_and_says_where_it_goes_on() -> None:
-    source, gate, done = Source(), threading.Event(), []
+    source, gate, begun, done = Source(), threading.Event(), threading.Event(), []
     loop = WorkerLoop(source, workers=1, lease=0.03, poll_interval=5)
     loop.start()
-    source.add(lambda: gate.wait(PATIENCE) and done.append(1))
-    wait_until(lambda: loop.busy, "it works")
+    source.add(lambda: (begun.set(), gate.wait(PATIENCE), done.append(1)))
+    assert begun.wait(PATIENCE)
     assert loop.stop(timeout=0.05) is False
     renewed = len(source.renewed)
     wait_until(lambda: len(source.renewed) > renewed + 2, "its lease is renewed on")

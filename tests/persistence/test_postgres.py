@@ -16,6 +16,7 @@ class TestPostgres(PersistenceSuite):
     """All of it."""
 
     @pytest.fixture
-    def store(self, postgres_dsn: str, postgres_schema: str) -> Iterator[StoreUnderTest]:
-        with StoreUnderTest(partial(PostgresPersistenceProvider, postgres_dsn, schema=postgres_schema)) as store:
+    def store(self, postgres_dsn: str, postgres_empty_schema: str) -> Iterator[StoreUnderTest]:
+        opener = partial(PostgresPersistenceProvider, postgres_dsn, schema=postgres_empty_schema)
+        with StoreUnderTest(opener) as store:
             yield store

@@ -71,13 +71,13 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def open_provider(
-    proxy: WireProxy, postgres_schema: str, clock: ManualClock
+    proxy: WireProxy, postgres_empty_schema: str, clock: ManualClock
 ) -> Iterator[Callable[[], PostgresPersistenceProvider]]:
     """Opens a provider with one connection, whose way leads through the proxy."""
     opened: list[PostgresPersistenceProvider] = []
 
     def open_one() -> PostgresPersistenceProvider:
-        provider = PostgresPersistenceProvider(proxy.dsn, schema=postgres_schema, clock=clock, max_connections=1)
+        provider = PostgresPersistenceProvider(proxy.dsn, schema=postgres_empty_schema, clock=clock, max_connections=1)
         opened.append(provider)
         provider.count_workflows()  # connects
         return provider

@@ -62,6 +62,43 @@ def test_a_schema_that_nobody_made_is_no_error(postgres_dsn: str, postgres_schem
     assert not exists(postgres_dsn, postgres_schema)
 
 
+def test_an_emptied_schema_is_given_again_unless_somebody_is_connected(tmp_path: Path, postgres_dsn: str) -> None:
+    test = """
+import psycopg, pytest
+SEEN, OPEN = [], []
+
+@pytest.mark.parametrize("n", range(4))
+def test_it(postgres_dsn, postgres_empty_schema, n):
+    SEEN.append(postgres_empty_schema)
+    connection = psycopg.connect(postgres_dsn)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {postgres_empty_schema}")
+    connection.execute(f"SET search_path = {postgres_empty_schema}")
+    connection.execute("CREATE TABLE IF NOT EXISTS a (i int PRIMARY KEY)")
+    connection.execute("CREATE TABLE IF NOT EXISTS b (i int REFERENCES a)")
+    assert connection.execute("SELECT count(*) FROM a").fetchone() == (0,)
+    connection.execute("INSERT INTO a VALUES (1); INSERT INTO b VALUES (1)")
+    connection.commit()
+    if n == 1:
+        OPEN.append(connection)
+    else:
+        connection.close()
+    if n == 2:
+        OPEN.pop().close()
+    if n == 3:
+        print(f"[{SEEN}]")
+"""
+    code, output = run_pytest(tmp_path, test, "-s")
+    assert code == 0, output
+    names = re.findall(r"'(wfe_test_\w+)'", output)
+    assert len(names) == 4
+    assert names[0] == names[1] != names[2] == names[3]
+    code, output = run_pytest(tmp_path, test, "-s", dsn=postgres_dsn)
+    assert code == 0, output
+    names = re.findall(r"'(wfe_test_\w+)'", output)
+    assert len(set(names)) == 4
+    assert [exists(postgres_dsn, name) for name in names] == [False] * 4
+
+
 def test_without_the_variable_a_run_has_a_server_of_its_own(tmp_path: Path, postgres_dsn: str) -> None:
     code, output = run_pytest(
         tmp_path,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
-from wfe_fast.testing.racing import SPAWN
+from wfe_fast.testing.racing import CHILDREN
 from wfe_fast.testing.store import AnyOpener
 from wfe_fast.testing.waiting import PATIENCE
 
@@ -22,8 +22,8 @@ class Victim:
     """
 
     def __init__(self, opener: AnyOpener, job: Callable[..., Any], *arguments: Any) -> None:
-        self._receiver, sender = SPAWN.Pipe(duplex=False)
-        self._process = SPAWN.Process(target=_run, args=(opener, job, arguments, sender), daemon=True)
+        self._receiver, sender = CHILDREN.Pipe(duplex=False)
+        self._process = CHILDREN.Process(target=_run, args=(opener, job, arguments, sender), daemon=True)
         self._process.start()
         sender.close()
         self.acknowledged: list[Any] = []

@@ -11,6 +11,7 @@ connections, end them or stop replication meet nobody else's.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -23,6 +24,8 @@ VARIABLE = "WFE_TEST_POSTGRES_DSN"
 
 #: How long the end of a test waits for what still uses its schema: a transaction that was left open is an error.
 _LOCK_TIMEOUT = "30s"
+#: How many seconds the connections of a test that has ended have to disappear.
+_GOODBYE = 0.5
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +46,46 @@ def postgres_schema(postgres_dsn: str) -> Iterator[str]:
     name = f"wfe_test_{uuid.uuid4().hex}"
     yield name
     _execute(postgres_dsn, f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+
+
+@pytest.fixture
+def postgres_empty_schema(postgres_dsn: str, postgres_used_schemas: list[str]) -> str:
+    """A schema whose tables are empty, where it has any: several times as fast as `postgres_schema`, for tests that only store something.
+
+    It is the one of the test before, emptied, where nobody is connected to the run's own server any more who could still write to it; else,
+    and on a server that others may use, too, a new one.
+    """
+    used = postgres_used_schemas
+    if not used or os.environ.get(VARIABLE) or not _empty(postgres_dsn, used[-1]):
+        used.append(f"wfe_test_{uuid.uuid4().hex}")
+    return used[-1]
+
+
+@pytest.fixture(scope="session")
+def postgres_used_schemas(postgres_dsn: str) -> Iterator[list[str]]:
+    """The schemas that `postgres_empty_schema` gave; dropped at the end of the run."""
+    used: list[str] = []
+    yield used
+    for name in used:
+        _execute(postgres_dsn, f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+
+
+def _empty(dsn: str, schema: str) -> bool:
+    """Empty all tables of a schema but the one that tells of its version. False, and nothing is done, where somebody else is connected."""
+    import psycopg
+
+    others = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename <> 'wfe_fast_migrations'"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        deadline = time.monotonic() + _GOODBYE
+        while connection.execute(others).fetchone():  # a connection that was closed is still there for a moment
+            if time.monotonic() > deadline:
+                return False
+        names = [row[0] for row in connection.execute(tables, [schema])]
+        if names:  # in one statement, so that it does not matter which table refers to which
+            parts = [f'd{number} AS (DELETE FROM "{schema}"."{name}")' for number, name in enumerate(names)]
+            connection.execute(f"WITH {', '.join(parts)} SELECT 1".encode())
+    return True
 
 
 def _execute(dsn: str, statement: str) -> None:

@@ -26,6 +26,18 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
+def checked_clock(value: object, field: str = "clock") -> Clock:
+    """`value` as a clock.
+
+    Raises:
+        InvalidValueError: it is not a callable that returns an aware datetime.
+    """
+    if not callable(value):
+        raise InvalidValueError(field, "must be a callable that returns an aware datetime", value)
+    checked_moment(value(), field)
+    return value
+
+
 def to_micros(moment: datetime) -> int:
     """Microseconds since the epoch of an aware datetime, exact."""
     delta = moment - EPOCH

@@ -13,14 +13,13 @@ from wfe_fast.checkpoints.operations import one
 from wfe_fast.checkpoints.rows import Reader
 from wfe_fast.checkpoints.statements import Statements
 from wfe_fast.checkpoints.store import StoreMethods, TransactionMethods
-from wfe_fast.clock import Clock, Duration, checked_moment, system_clock
+from wfe_fast.clock import Clock, Duration, checked_clock, system_clock
 from wfe_fast.database.base import Session, Work
 from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import MEMORY, Synchronous
-from wfe_fast.errors import InvalidValueError
 
 T = TypeVar("T")
 
@@ -80,9 +79,7 @@ class SqliteCheckpointStore(StoreMethods):
         *,
         clock: Clock = system_clock,
     ) -> None:
-        if not callable(clock):
-            raise InvalidValueError("clock", "must be a callable that returns an aware datetime", clock)
-        checked_moment(clock(), "clock")
+        checked_clock(clock)
         self._sql = STATEMENTS
         self._clock = clock
         self._synchronous = synchronous

@@ -250,8 +250,8 @@ class WriteQueue:
                 self._execute(writer, group[-1])
             committing = writer.in_transaction()
             if committing and _succeeds(writer.commit):
+                self._on_commit()  # before `_finish`: whose write is done finds it among the changes
                 _finish(group)
-                self._on_commit()
             else:
                 committing = False
                 writer.rollback()
@@ -302,8 +302,8 @@ class WriteQueue:
                 member.result = member.run(writer)
                 committing = True
                 writer.commit()
-                member.done = True
                 self._on_commit()
+                member.done = True
             except Exception as error:
                 writer.rollback()
                 member.error = error

@@ -7,21 +7,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from wfe_fast.clock import Clock, Duration, checked_moment, system_clock, to_micros
+from wfe_fast.clock import Clock, Duration
 from wfe_fast.database.base import UniqueViolation
 from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.postgres import Pool, PostgresDatabase
 from wfe_fast.database.postgres_block import PostgresBlock
+from wfe_fast.database.postgres_clock import ServerClock
 from wfe_fast.database.postgres_names import Names
 from wfe_fast.database.postgres_schema import Schema
 from wfe_fast.errors import (
     ClaimLostError,
     CommitOutcomeUnknownError,
     ConcurrentUpdateError,
-    InvalidValueError,
     SubscriptionNotFoundError,
     WfeError,
     WorkflowNotFoundError,
@@ -74,7 +73,7 @@ class PostgresTransaction(TransactionMethods):
     def __init__(self, provider: PostgresPersistenceProvider, block: PostgresBlock) -> None:
         self._sql = provider._sql
         self._work = provider._work
-        self._clock = provider.clock
+        self._clock = self._server_clock = provider._server_clock
         self._store = provider._store
         self._provider = provider
         self._block = block
@@ -112,7 +111,7 @@ class PostgresTransaction(TransactionMethods):
         return True
 
     def _bound_now(self) -> int | None:
-        return self._provider.bound_now()
+        return self._server_clock.bound()
 
     def _remember(self, instance: WorkflowInstance, memory: Memory | None) -> None:
         self._undo.remember(instance, memory)
@@ -169,15 +168,8 @@ class PostgresPersistenceProvider(StoreMethods):
         pgbouncer: bool = False,
         listen_dsn: str | None = None,
     ) -> None:
-        if clock is not None:
-            if not callable(clock):
-                raise InvalidValueError("clock", "must be a callable that returns an aware datetime", clock)
-            checked_moment(clock(), "clock")
+        self._clock = self._server_clock = ServerClock(clock)
         names = Names(schema, table_prefix)
-        #: The server's clock is ahead of ours by so much, where the difference is more than the way to it takes.
-        self._ahead = timedelta(0)
-        self._server_decides = clock is None
-        self._clock = self._estimate if clock is None else clock
         self._sql = statements = STATEMENTS.resolved(names.resolve)
         #: Statements that read single workflows, and those that keep others from writing them, too.
         self.locking = statements.locking()
@@ -196,13 +188,14 @@ class PostgresPersistenceProvider(StoreMethods):
             listen_dsn=listen_dsn,
         )
         self._store = self._database.name
-        self._work = self._calls = PostgresWork(statements, self._store, self.bound_now, self._database.block_of_thread)
+        self._work = self._calls = PostgresWork(
+            statements, self._store, self._server_clock.bound, self._database.block_of_thread
+        )
         self._truncate = statements.truncate_all
         self._transactions: dict[int, PostgresTransaction] = {}
         try:
             self.ensure_store_exists()
-            if self._server_decides:
-                self._set_clock()
+            self._server_clock.learn(lambda: self._read(self._calls.next_due, [])[1])
         except BaseException:
             self._database.close()
             raise
@@ -256,24 +249,8 @@ class PostgresPersistenceProvider(StoreMethods):
         else:
             tx._remember(instance, memory)
 
-    # -- time ------------------------------------------------------------------------------------------------------------------
-
-    def bound_now(self) -> int | None:
-        """The present moment as the database takes it: None where its own clock decides."""
-        return None if self._server_decides else self._now()
-
-    _bound_now = bound_now
-
-    def _estimate(self) -> datetime:
-        """The server's clock, as far as we know it."""
-        return system_clock() + self._ahead
-
-    def _set_clock(self) -> None:
-        before = to_micros(system_clock())
-        _, now = self._read(self._calls.next_due, [])
-        after = to_micros(system_clock())
-        if not before <= now <= after:
-            self._ahead = timedelta(microseconds=now - (before + after) // 2)
+    def _bound_now(self) -> int | None:
+        return self._server_clock.bound()
 
     # -- the store -------------------------------------------------------------------------------------------------------------
 

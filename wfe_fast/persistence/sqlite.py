@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from wfe_fast.clock import Clock, Duration, checked_moment, system_clock
+from wfe_fast.clock import Clock, Duration, checked_clock, system_clock
 from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import Synchronous
-from wfe_fast.errors import InvalidValueError
 from wfe_fast.persistence.contract import PersistenceTransaction
 from wfe_fast.persistence.memory import Memory
 from wfe_fast.persistence.models import WorkflowInstance
@@ -97,9 +96,7 @@ class SqlitePersistenceProvider(StoreMethods):
         busy_timeout: Duration = 10.0,
         clock: Clock = system_clock,
     ) -> None:
-        if not callable(clock):
-            raise InvalidValueError("clock", "must be a callable that returns an aware datetime", clock)
-        checked_moment(clock(), "clock")
+        checked_clock(clock)
         self._sql = STATEMENTS
         self._clock = clock
         self._database = SqliteDatabase(path, synchronous=synchronous, busy_timeout=busy_timeout)

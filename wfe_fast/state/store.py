@@ -6,8 +6,8 @@ from abc import abstractmethod
 from typing import TypeVar
 
 from wfe_fast.checks import check_int
-from wfe_fast.clock import Clock, checked_moment
-from wfe_fast.errors import InvalidValueError, TenantScopeError
+from wfe_fast.clock import Clock, checked_clock
+from wfe_fast.errors import TenantScopeError
 from wfe_fast.state.operations import one
 from wfe_fast.state.retention import RetentionMethods
 
@@ -50,9 +50,7 @@ def check_options(clock: Clock, snapshot_every: int | None, keep_snapshots: int 
     Raises:
         InvalidValueError: see above.
     """
-    if not callable(clock):
-        raise InvalidValueError("clock", "must be a callable that returns an aware datetime", clock)
-    checked_moment(clock(), "clock")
+    checked_clock(clock)
     for name, value in (("snapshot_every", snapshot_every), ("keep_snapshots", keep_snapshots)):
         if value is not None:
             check_int(value, name, 1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.programs import build
 from benchmarks.sizes import ATTEMPTS, SIZES, Size
 from benchmarks.turns import Contestant, Rates, take_turns
 from wfe_fast.database.postgres_server import PostgresServer
@@ -14,6 +15,22 @@ from wfe_fast.database.postgres_server import PostgresServer
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--size", choices=sorted(SIZES), default="full", help="how much the benchmarks measure")
+    parser.addoption(
+        "--originals",
+        nargs="?",
+        const="",
+        metavar="PROGRAM",
+        help="compare with the Rust originals: built by cargo, or this program",
+    )
+
+
+@pytest.fixture(scope="session")
+def originals(request: pytest.FixtureRequest) -> str:
+    """The program of the Rust originals."""
+    given: str | None = request.config.getoption("--originals")
+    if given is None:
+        pytest.skip("compares with the Rust originals, which --originals builds")
+    return given or build()
 
 
 @pytest.fixture(scope="session")

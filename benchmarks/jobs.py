@@ -8,7 +8,7 @@ from datetime import timedelta
 from itertools import count
 from typing import Any
 
-from benchmarks.samples import a_workflow, persist_call, sleeping
+from benchmarks.samples import a_workflow, fill_with_sleeping, persist_call
 from wfe_fast import Event, EventSubscription, ScheduledCommand, WorkflowInstance
 from wfe_fast.clock import EPOCH, system_clock
 from wfe_fast.persistence.contract import PersistenceProvider
@@ -23,13 +23,11 @@ class Job:
     Args:
         fill: brings a new store into the state that the job needs, for so many threads.
         call: makes what the thread of this number does again and again.
-        writes: whether the store is another one afterwards.
     """
 
     name: str
     fill: Callable[[PersistenceProvider, int], None]
     call: Callable[[PersistenceProvider, int], Call]
-    writes: bool = True
 
 
 #: Numbers that no other call has, of this process.
@@ -62,9 +60,7 @@ def _get(provider: PersistenceProvider, thread: int) -> Call:
 
 
 def _fill_due(provider: PersistenceProvider, threads: int) -> None:
-    with provider.transaction() as tx:
-        for number in range(100):
-            tx.create_new_workflow(sleeping(f"due{number}", number + 1))
+    fill_with_sleeping(provider, due=100, sleeping=0)
 
 
 def _runnable(provider: PersistenceProvider, thread: int) -> Call:
@@ -145,13 +141,14 @@ def _persist(provider: PersistenceProvider, thread: int) -> Call:
 
 PERSISTS = [Job(f"persist_workflow {n}", _one_each(n), _persist) for n in (10, 100, 1000)]
 PERSIST = PERSISTS[0]
+CREATE = Job("create_new_workflow 10", _nothing, _create)
+GETS = [Job(f"get_workflow_instance {n}", _one_each(n), _get) for n in (10, 100)]
 
 JOBS = [
     *PERSISTS,
-    Job("create_new_workflow 10", _nothing, _create),
-    Job("get_workflow_instance 10", _one_each(10), _get, writes=False),
-    Job("get_workflow_instance 100", _one_each(100), _get, writes=False),
-    Job("get_runnable_instances 100", _fill_due, _runnable, writes=False),
+    CREATE,
+    *GETS,
+    Job("get_runnable_instances 100", _fill_due, _runnable),
     Job("claim and release", _fill_due, _claim),
     Job("subscribe, publish, take", _one_each(1), _deliver),
     Job("create and mark event", _nothing, _event),

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from itertools import count
 
 from wfe_fast import ExecutionPointer, PointerStatus, WorkflowInstance, WorkflowStatus
-from wfe_fast.clock import system_clock
+from wfe_fast.clock import system_clock, to_millis
 from wfe_fast.persistence.contract import PersistenceProvider
 
 #: Workflows that are created together.
 _BATCH = 500
+
+#: Later than any moment of a benchmark, in epoch milliseconds.
+_FAR = to_millis(system_clock()) + 10**9
 
 #: The pointer that changes.
 CHANGED = 5
@@ -18,24 +21,26 @@ CHANGED = 5
 
 def a_workflow(pointers: int, id: str = "w0") -> WorkflowInstance:
     """A workflow of steps that are done, as a worker has it in the middle of its life."""
-    now = system_clock()
     return WorkflowInstance(
         id=id,
         workflow_definition_id="order",
         data={"customer": "A-17", "items": ["tea", "cup"], "total": 25.0},
-        execution_pointers=[
-            ExecutionPointer(
-                id=f"{id}-{number}",
-                step_id=number,
-                step_name=f"step {number}",
-                status=PointerStatus.COMPLETE,
-                active=False,
-                start_time=now,
-                end_time=now,
-                outcome={"n": number},
-            )
-            for number in range(pointers)
-        ],
+        execution_pointers=[a_pointer(id, number) for number in range(pointers)],
+    )
+
+
+def a_pointer(workflow: str, number: int) -> ExecutionPointer:
+    """A step that is done."""
+    now = system_clock()
+    return ExecutionPointer(
+        id=f"{workflow}-{number}",
+        step_id=number,
+        step_name=f"step {number}",
+        status=PointerStatus.COMPLETE,
+        active=False,
+        start_time=now,
+        end_time=now,
+        outcome={"n": number},
     )
 
 
@@ -51,7 +56,7 @@ def persist_call(provider: PersistenceProvider, id: str) -> Callable[[], None]:
     return persist
 
 
-def sleeping(id: str, due: int) -> WorkflowInstance:
+def _sleeping(id: str, due: int) -> WorkflowInstance:
     """A workflow of one step that goes on at `due`, in epoch milliseconds."""
     return WorkflowInstance(
         id=id,
@@ -63,9 +68,23 @@ def sleeping(id: str, due: int) -> WorkflowInstance:
 
 def fill_with_finished(provider: PersistenceProvider, number: int) -> None:
     """Store so many workflows that are done."""
+
+    def finished(one: int) -> WorkflowInstance:
+        done = a_workflow(10, f"f{one}")
+        done.status, done.complete_time = WorkflowStatus.COMPLETE, done.create_time
+        return done
+
+    _fill(provider, number, finished)
+
+
+def fill_with_sleeping(provider: PersistenceProvider, due: int, sleeping: int) -> None:
+    """Store so many workflows whose time has come, and so many that sleep on."""
+    _fill(provider, due, lambda one: _sleeping(f"due{one}", one + 1))
+    _fill(provider, sleeping, lambda one: _sleeping(f"sleeps{one}", _FAR + one))
+
+
+def _fill(provider: PersistenceProvider, number: int, make: Callable[[int], WorkflowInstance]) -> None:
     for begin in range(0, number, _BATCH):
         with provider.transaction() as tx:
             for one in range(begin, min(begin + _BATCH, number)):
-                done = a_workflow(10, f"f{one}")
-                done.status, done.complete_time = WorkflowStatus.COMPLETE, done.create_time
-                tx.create_new_workflow(done)
+                tx.create_new_workflow(make(one))

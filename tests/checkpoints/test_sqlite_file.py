@@ -13,7 +13,7 @@ import pytest
 
 from wfe_fast import InvalidValueError, SchemaMismatchError
 from wfe_fast.checkpoints.sqlite import LINE, MIGRATIONS, STATEMENTS
-from wfe_fast.checkpoints.statements import Statements
+from wfe_fast.checkpoints.sqlite_statements import SqliteStatements
 from wfe_fast.clock import to_micros
 from wfe_fast.sqlite import SqliteCheckpointStore, SqlitePersistenceProvider
 from wfe_fast.testing.checkpoints.factories import (
@@ -193,7 +193,7 @@ WALKS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(get_type_hints(Statements)))
+@pytest.mark.parametrize("name", sorted(get_type_hints(SqliteStatements)))
 def test_nothing_is_sorted_and_no_table_is_scanned(raw: apsw.Connection, name: str) -> None:
     sql: str = getattr(STATEMENTS, name)
     parameters = max((int(number) for number in re.findall(r"\?(\d+)", sql)), default=0)

@@ -34,11 +34,10 @@ class ClaimMethods(Operations):
         length = lease_micros(lease)
         known = None if workflows is None else check_workflows(workflows)
         left_out = json_list(check_ids(without, "without"))
-        work = self._work
-        found = not work.looks or self._in_block() or self._snapshot(work.anything_claimable, states, known, left_out)
-        if not found:
+        looks = self._looks()
+        if looks and not self._snapshot(looks.anything_claimable, states, known, left_out):
             return []
-        rows = self._write(work.claim, worker_id, states, limit, length, known, left_out)
+        rows = self._write(self._work.claim, worker_id, states, limit, length, known, left_out)
         return [self._from.execution(row[:-1], claimed=True, taken_over=bool(row[-1])) for row in rows]
 
     def renew_claim(self, execution: WorkflowExecution, lease: Duration = 30.0) -> None:

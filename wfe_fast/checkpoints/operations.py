@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from wfe_fast.checkpoints.rows import Reader
 from wfe_fast.checkpoints.statements import Statements
-from wfe_fast.checkpoints.work import Work
+from wfe_fast.checkpoints.work import Looks, Work
 from wfe_fast.clock import Clock, checked_moment, to_micros
 from wfe_fast.database.base import Row, Session
 from wfe_fast.database.base import Work as Operation
@@ -51,6 +51,10 @@ class Operations(ABC):
     @abstractmethod
     def _in_block(self) -> bool:
         """Whether a caller's transaction is open in this thread."""
+
+    def _looks(self) -> Looks | None:
+        """How to look whether an attempt is in vain, where that costs less."""
+        return None if self._in_block() else self._work.looks
 
     def _now(self) -> int:
         """Now, in microseconds."""

@@ -83,7 +83,8 @@ class RunningMethods(Operations):
 
     def wake_due(self, limit: int = 500) -> int:
         check_limit(limit)
-        if self._work.looks and not self._in_block() and not self._snapshot(self._work.anything_due):
+        looks = self._looks()
+        if looks and not self._snapshot(looks.anything_due):
             return 0
         return self._write(self._work.wake_due, limit)
 

@@ -72,6 +72,8 @@ class SqliteCheckpointStore(StoreMethods):
         StoreReadOnlyError, StoreUnavailableError, CorruptionError: it cannot be opened; the message names the path and the cause.
     """
 
+    _sql: SqliteStatements
+
     def __init__(
         self,
         path: str | os.PathLike[str],

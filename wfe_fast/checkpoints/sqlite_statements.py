@@ -40,3 +40,5 @@ class SqliteStatements(Statements):
     wake_waiting: str
     expired_executions: str
     next_expiry: str
+    schema_columns: str
+    schema_indexes: str

@@ -26,12 +26,14 @@ class SqliteWork:
         now: the present moment in microseconds.
     """
 
-    #: An idle worker asks often and mostly in vain: that costs a read, and no writer waits for it.
-    looks = True
-
     def __init__(self, sql: SqliteStatements, now: Callable[[], int]) -> None:
         self._sql = sql
         self._now = now
+
+    @property
+    def looks(self) -> SqliteWork:
+        # An idle worker asks often and mostly in vain.
+        return self
 
     def _refusal(self, session: Session, execution_id: str) -> Exception:
         """Why a write below an execution found nothing to write to."""

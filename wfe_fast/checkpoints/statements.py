@@ -27,5 +27,3 @@ class Statements(StatementSet):
     load_pending_signals_named: str
     delete_old_signals: str
     schema_version: str
-    schema_columns: str
-    schema_indexes: str

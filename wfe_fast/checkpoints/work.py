@@ -69,17 +69,6 @@ class RecordWork(Protocol):
 class ClaimWork(Protocol):
     """Claims."""
 
-    @property
-    def looks(self) -> bool:
-        """Whether a look is cheaper than an attempt: a read that no writer waits for."""
-        ...
-
-    def anything_claimable(
-        self, session: Session, statuses: list[str], workflows: list[str] | None, without: str
-    ) -> bool:
-        """Whether `claim` would find something, as a read. Asked only where `looks` says so."""
-        ...
-
     def claim(
         self,
         session: Session,
@@ -135,10 +124,6 @@ class EngineWork(Protocol):
         """
         ...
 
-    def anything_due(self, session: Session) -> bool:
-        """Whether `wake_due` would find something, as a read. Asked only where `looks` says so."""
-        ...
-
     def wake_due(self, session: Session, limit: int) -> int:
         """Fire what is due; how many timers and executions that were."""
         ...
@@ -148,8 +133,27 @@ class EngineWork(Protocol):
         ...
 
 
+class Looks(Protocol):
+    """Reads that tell whether an attempt, which is mostly in vain, would find something."""
+
+    def anything_claimable(
+        self, session: Session, statuses: list[str], workflows: list[str] | None, without: str
+    ) -> bool:
+        """Whether `claim` would find something."""
+        ...
+
+    def anything_due(self, session: Session) -> bool:
+        """Whether `wake_due` would find something."""
+        ...
+
+
 class Work(RecordWork, ClaimWork, EngineWork, Protocol):
     """All of it."""
+
+    @property
+    def looks(self) -> Looks | None:
+        """For a database where a look is cheaper than an attempt: a read that no writer waits for. None = an attempt costs no more."""
+        ...
 
 
 #: An execution in one of these is run by whoever claims it. (A suspended one is woken first.)

@@ -11,9 +11,9 @@ from typing import get_type_hints
 import apsw
 import pytest
 
-from wfe_fast import InvalidValueError, SchemaMismatchError
+from wfe_fast import ExecutionNotFoundError, InvalidValueError, SchemaMismatchError
 from wfe_fast.checkpoints.sqlite import LINE, MIGRATIONS, STATEMENTS
-from wfe_fast.checkpoints.statements import Statements
+from wfe_fast.checkpoints.sqlite_statements import SqliteStatements
 from wfe_fast.clock import to_micros
 from wfe_fast.sqlite import SqliteCheckpointStore, SqlitePersistenceProvider
 from wfe_fast.testing.checkpoints.factories import (
@@ -166,6 +166,16 @@ def test_another_programs_file_is_refused_and_left_as_it_is(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_a_refusal_that_wrote_nothing_leaves_a_block_usable(path: Path) -> None:
+    with SqliteCheckpointStore(path) as store:
+        store.save_workflow(a_workflow())
+        with store.transaction() as tx:
+            with pytest.raises(ExecutionNotFoundError):
+                tx.save_checkpoint(a_checkpoint())
+            tx.save_execution(an_execution())
+        assert store.load_execution(EXECUTION) == an_execution()
+
+
 def open_it(store: SqliteCheckpointStore) -> int:
     return store.schema_version
 
@@ -193,7 +203,7 @@ WALKS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(get_type_hints(Statements)))
+@pytest.mark.parametrize("name", sorted(get_type_hints(SqliteStatements)))
 def test_nothing_is_sorted_and_no_table_is_scanned(raw: apsw.Connection, name: str) -> None:
     sql: str = getattr(STATEMENTS, name)
     parameters = max((int(number) for number in re.findall(r"\?(\d+)", sql)), default=0)

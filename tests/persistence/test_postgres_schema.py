@@ -116,7 +116,9 @@ class TestPlainRole:
             )
         with pytest.raises(StoreUnavailableError) as raised:
             PostgresPersistenceProvider(dsn, schema=postgres_schema, table_prefix="p_")
-        assert f"`wfe-fast schema --schema {postgres_schema} --table-prefix p_`" in str(raised.value)
+        assert f"`wfe-fast schema --tables persistence --schema {postgres_schema} --table-prefix p_`" in str(
+            raised.value
+        )
         made = execute(
             postgres_dsn,
             "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = %s",

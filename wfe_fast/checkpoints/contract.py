@@ -347,7 +347,9 @@ class CheckpointStore(CheckpointTransaction, Protocol):
     def transaction(self) -> AbstractContextManager[CheckpointTransaction]:
         """A block whose saves are stored together when it ends, and not at all where it raises.
 
-        The thread's other calls of this store belong to the block, too.
+        The thread's other calls of this store belong to the block, too. A value that is refused leaves the block usable. A database at
+        the other end of a wire may gather writes whose caller needs no answer, and send them with the next call that does, or at the end: what it
+        has to say against one of them is raised then. There a statement that was refused has rolled all back, and the block can only be left.
 
         Raises:
             InvalidStateError: the thread is in a block already; or a write failed inside, and the block is left normally.

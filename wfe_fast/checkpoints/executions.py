@@ -10,8 +10,8 @@ from wfe_fast.checkpoints.models import FINAL_STATUSES, ExecutionStatus, Page, W
 from wfe_fast.checkpoints.operations import Operations, all_rows, one, run
 from wfe_fast.checkpoints.rows import execution_row, fence_of, workflow_row
 from wfe_fast.checks import check_enum, check_enums, check_identifier, check_limit
-from wfe_fast.database.base import Row, Session
-from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, InvalidValueError, WorkflowNotFoundError
+from wfe_fast.database.base import Row
+from wfe_fast.errors import InvalidValueError
 from wfe_fast.paging import page_key, page_start
 from wfe_fast.stored import micros
 
@@ -20,7 +20,7 @@ class ExecutionMethods(Operations):
     """See `contract.ExecutionOperations`."""
 
     def save_workflow(self, workflow: Workflow) -> None:
-        self._write(run, self._sql.save_workflow, workflow_row(workflow))
+        self._store(run, self._sql.save_workflow, workflow_row(workflow))
 
     def load_workflow(self, workflow_id: str) -> Workflow | None:
         row = self._read(one, self._sql.load_workflow, (check_identifier(workflow_id, "workflow_id"),))
@@ -28,20 +28,7 @@ class ExecutionMethods(Operations):
 
     def save_execution(self, execution: WorkflowExecution) -> None:
         row = execution_row(execution)
-        self._write(self._do_save_execution, row, fence_of(execution)[1])
-
-    def _do_save_execution(self, session: Session, row: Row, fence: int | None) -> None:
-        """Raises WorkflowNotFoundError, ExecutionNotFoundError, ClaimLostError."""
-        sql = self._sql.save_execution if fence is None else self._sql.save_claimed_execution
-        if session.run(sql, row if fence is None else (*row, fence)):
-            return
-        if fence is not None:
-            state = session.one(self._sql.execution_state, row[:1])
-            if state is None:
-                raise ExecutionNotFoundError(row[0])
-            if state[1] != fence:
-                raise ClaimLostError(row[0])
-        raise WorkflowNotFoundError(row[1])
+        self._store(self._work.save_execution, row, fence_of(execution)[1])
 
     def load_execution(self, workflow_execution_id: str) -> WorkflowExecution | None:
         params = (check_identifier(workflow_execution_id, "workflow_execution_id"),)
@@ -55,12 +42,8 @@ class ExecutionMethods(Operations):
         if not wanted:
             self._check_usable()
             return []
-        found = [self._from.execution(row) for row in self._snapshot(self._do_load_by_status, wanted)]
+        found = [self._from.execution(row) for row in self._snapshot(self._work.load_by_status, wanted)]
         return sorted(found, key=lambda item: (item.created_at, item.workflow_execution_id))
-
-    def _do_load_by_status(self, session: Session, statuses: list[str]) -> list[Row]:
-        """The executions in these statuses, in any order."""
-        return [row for status in statuses for row in session.all(self._sql.load_executions_by_status, (status,))]
 
     def execution_status(self, workflow_execution_id: str) -> ExecutionStatus | None:
         params = (check_identifier(workflow_execution_id, "workflow_execution_id"),)
@@ -99,7 +82,7 @@ class ExecutionMethods(Operations):
 
     def delete_execution(self, workflow_execution_id: str) -> None:
         params = (check_identifier(workflow_execution_id, "workflow_execution_id"),)
-        self._write(run, self._sql.delete_execution, params)
+        self._store(run, self._sql.delete_execution, params)
 
     def delete_completed_before(
         self,
@@ -111,8 +94,4 @@ class ExecutionMethods(Operations):
         for status in wanted:
             if status not in FINAL_STATUSES:
                 raise InvalidValueError("statuses", "must be COMPLETED, FAILED or CANCELLED", status)
-        return self._write(self._do_delete_completed_before, [status.value for status in wanted], moment)
-
-    def _do_delete_completed_before(self, session: Session, statuses: list[str], cutoff: int) -> int:
-        """How many executions were deleted."""
-        return sum(session.run(self._sql.delete_completed_before, (status, cutoff)) for status in statuses)
+        return self._write(self._work.delete_completed_before, [status.value for status in wanted], moment)

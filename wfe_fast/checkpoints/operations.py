@@ -7,21 +7,23 @@ from typing import Any, TypeVar
 
 from wfe_fast.checkpoints.rows import Reader
 from wfe_fast.checkpoints.statements import Statements
+from wfe_fast.checkpoints.work import Looks, Work
 from wfe_fast.clock import Clock, checked_moment, to_micros
-from wfe_fast.database.base import Row, Session, Work
-from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, InvalidStateError
+from wfe_fast.database.base import Row, Session
+from wfe_fast.database.base import Work as Operation
+from wfe_fast.errors import InvalidStateError
 
 T = TypeVar("T")
 
 
 class Operations(ABC):
-    """Base of the methods by noun: a public method checks and encodes, then hands one operation (``_do_…``) to the database.
+    """Base of the methods by noun: a public method checks and encodes, then hands one operation to the database.
 
-    An operation here is a few small statements, right for a database in the process; a database behind a wire overrides it with one
-    call. It may run more than once, so it changes nothing outside the database.
+    What reads and then writes is the database's own (`work.Work`). An operation may run more than once, so it changes nothing outside the database.
     """
 
     _sql: Statements
+    _work: Work
     _clock: Clock
     _from: Reader
 
@@ -31,20 +33,28 @@ class Operations(ABC):
         return self._clock
 
     @abstractmethod
-    def _write(self, work: Work[T], *args: Any) -> T:
+    def _write(self, work: Operation[T], *args: Any) -> T:
         """Run ``work(session, *args)`` in a transaction: one of its own, or the caller's."""
 
+    def _store(self, work: Operation[T], *args: Any) -> None:
+        """`_write` for what may be done twice, and whose caller needs no answer."""
+        self._write(work, *args)
+
     @abstractmethod
-    def _read(self, work: Work[T], *args: Any) -> T:
+    def _read(self, work: Operation[T], *args: Any) -> T:
         """Run ``work(session, *args)``, a single query."""
 
     @abstractmethod
-    def _snapshot(self, work: Work[T], *args: Any) -> T:
+    def _snapshot(self, work: Operation[T], *args: Any) -> T:
         """Run ``work(session, *args)``, several queries, on one snapshot."""
 
     @abstractmethod
     def _in_block(self) -> bool:
         """Whether a caller's transaction is open in this thread."""
+
+    def _looks(self) -> Looks | None:
+        """How to look whether an attempt is in vain, where that costs less."""
+        return None if self._in_block() else self._work.looks
 
     def _now(self) -> int:
         """Now, in microseconds."""
@@ -57,12 +67,6 @@ class Operations(ABC):
     def _refuse_in_block(self) -> None:
         if self._in_block():
             raise InvalidStateError("waiting inside a transaction block would hold up every writer")
-
-    def _refusal(self, session: Session, execution_id: str) -> Exception:
-        """Why a write below an execution found nothing to write to."""
-        if session.one(self._sql.execution_state, (execution_id,)) is None:
-            return ExecutionNotFoundError(execution_id)
-        return ClaimLostError(execution_id)
 
 
 def _nothing(session: Session) -> None:

@@ -10,7 +10,7 @@ from wfe_fast.checkpoints.operations import Operations, all_rows, one, run
 from wfe_fast.checkpoints.rows import checkpoint_row, fence_of, signal_row, timer_row
 from wfe_fast.checks import check_identifier, check_limit, check_sequence
 from wfe_fast.clock import from_micros
-from wfe_fast.database.base import Row, Session
+from wfe_fast.database.base import Row
 from wfe_fast.errors import InvalidValueError
 from wfe_fast.stored import micros
 
@@ -22,7 +22,7 @@ class RecordMethods(Operations):
 
     def save_checkpoint(self, checkpoint: StepCheckpoint, *, claim: WorkflowExecution | None = None) -> None:
         row = checkpoint_row(checkpoint)
-        self._write(self._do_save_checkpoints, [(*row, _fence(claim, row[0]))])
+        self._store(self._work.save_checkpoints, [(*row, _fence(claim, row[0]))])
 
     def save_checkpoints(
         self, checkpoints: Iterable[StepCheckpoint], *, claim: WorkflowExecution | None = None
@@ -30,15 +30,9 @@ class RecordMethods(Operations):
         checked = check_sequence(checkpoints, StepCheckpoint, "checkpoints")
         rows = [checkpoint_row(item, f"checkpoints[{index}]") for index, item in enumerate(checked)]
         if rows:
-            self._write(self._do_save_checkpoints, [(*row, _fence(claim, row[0])) for row in rows])
+            self._store(self._work.save_checkpoints, [(*row, _fence(claim, row[0])) for row in rows])
         else:
             self._check_usable()
-
-    def _do_save_checkpoints(self, session: Session, rows: list[Row]) -> None:
-        """Raises ExecutionNotFoundError, ClaimLostError."""
-        for row in rows:
-            if not session.run(self._sql.save_checkpoint, row):
-                raise self._refusal(session, row[0])
 
     def load_checkpoints(self, workflow_execution_id: str) -> list[StepCheckpoint]:
         params = (check_identifier(workflow_execution_id, "workflow_execution_id"),)
@@ -48,12 +42,7 @@ class RecordMethods(Operations):
 
     def save_timer(self, timer: WorkflowTimer, *, claim: WorkflowExecution | None = None) -> None:
         row = timer_row(timer)
-        self._write(self._do_save_timer, (*row, _fence(claim, row[1])))
-
-    def _do_save_timer(self, session: Session, row: Row) -> None:
-        """Raises ExecutionNotFoundError, ClaimLostError."""
-        if not session.run(self._sql.save_timer, row):
-            raise self._refusal(session, row[1])
+        self._store(self._work.save_timer, (*row, _fence(claim, row[1])))
 
     def load_pending_timers(self) -> list[WorkflowTimer]:
         return [self._from.timer(row) for row in self._read(all_rows, self._sql.load_pending_timers)]
@@ -74,17 +63,7 @@ class RecordMethods(Operations):
     def save_signal(self, signal: WorkflowSignal, *, claim: WorkflowExecution | None = None) -> int:
         id, row = signal_row(signal)
         wakes = signal.status is SignalStatus.PENDING
-        return self._write(self._do_save_signal, id, (*row, _fence(claim, row[0])), wakes)
-
-    def _do_save_signal(self, session: Session, id: int | None, row: Row, wakes: bool) -> int:
-        """The signal's id; whoever waits for it is woken. Raises ExecutionNotFoundError, ClaimLostError."""
-        sql = self._sql.add_signal if id is None else self._sql.save_signal
-        saved = session.one(sql, row if id is None else (id, *row))
-        if saved is None:
-            raise self._refusal(session, row[0])
-        if wakes:
-            session.run(self._sql.wake_waiting, (row[0], row[1], self._now()))
-        return int(saved[0])
+        return self._write(self._work.save_signal, id, (*row, _fence(claim, row[0])), wakes)
 
     def load_pending_signals(self, workflow_execution_id: str, signal_name: str | None = None) -> list[WorkflowSignal]:
         params: Row = (check_identifier(workflow_execution_id, "workflow_execution_id"),)

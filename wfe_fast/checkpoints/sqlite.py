@@ -11,11 +11,11 @@ from wfe_fast.checkpoints.contract import CheckpointTransaction
 from wfe_fast.checkpoints.models import SchemaReport
 from wfe_fast.checkpoints.operations import one
 from wfe_fast.checkpoints.rows import Reader
-from wfe_fast.checkpoints.statements import Statements
+from wfe_fast.checkpoints.sqlite_statements import SqliteStatements
+from wfe_fast.checkpoints.sqlite_work import SqliteWork
 from wfe_fast.checkpoints.store import StoreMethods, TransactionMethods
 from wfe_fast.clock import Clock, Duration, checked_clock, system_clock
 from wfe_fast.database.base import Session, Work
-from wfe_fast.database.changes import ChangeSignal
 from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_block import Block
@@ -23,7 +23,7 @@ from wfe_fast.database.sqlite_connection import MEMORY, Synchronous
 
 T = TypeVar("T")
 
-STATEMENTS = Statements.load("wfe_fast.checkpoints", "sqlite.sql")
+STATEMENTS = SqliteStatements.load("wfe_fast.checkpoints", "sqlite.sql")
 MIGRATIONS = load_migrations("wfe_fast.checkpoints.migrations", "sqlite")
 
 #: The name of contract B's tables in the migration history.
@@ -39,6 +39,7 @@ class SqliteCheckpointTransaction(TransactionMethods):
     def __init__(self, block: Block, clock: Clock, store: str) -> None:
         self._sql = STATEMENTS
         self._clock = clock
+        self._work = SqliteWork(STATEMENTS, self._now)
         self._from = Reader(store)
         self._block = block
 
@@ -71,6 +72,8 @@ class SqliteCheckpointStore(StoreMethods):
         StoreReadOnlyError, StoreUnavailableError, CorruptionError: it cannot be opened; the message names the path and the cause.
     """
 
+    _sql: SqliteStatements
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -82,6 +85,7 @@ class SqliteCheckpointStore(StoreMethods):
         checked_clock(clock)
         self._sql = STATEMENTS
         self._clock = clock
+        self._work = SqliteWork(STATEMENTS, self._now)
         self._synchronous = synchronous
         self._database = SqliteDatabase(path, synchronous=synchronous, busy_timeout=busy_timeout)
         self._from = Reader(self._database.name)
@@ -113,8 +117,11 @@ class SqliteCheckpointStore(StoreMethods):
     def _in_block(self) -> bool:
         return self._database.in_block()
 
-    def _changes(self) -> ChangeSignal:
-        return self._database.changes
+    def _change_count(self) -> int:
+        return self._database.changes.count
+
+    def _await_change(self, since: int, seconds: float) -> None:
+        self._database.changes.wait(since, seconds)
 
     @property
     def path(self) -> str:

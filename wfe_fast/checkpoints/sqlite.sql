@@ -73,9 +73,6 @@ SELECT {execution} FROM workflow_executions e WHERE workflow_execution_id = :exe
 -- name: execution_state(execution_id)
 SELECT status, claim_fence FROM workflow_executions WHERE workflow_execution_id = :execution_id;
 
--- name: workflow_exists(workflow_id)
-SELECT 1 FROM workflows WHERE workflow_id = :workflow_id;
-
 -- name: load_executions_by_status(status)
 SELECT {execution} FROM workflow_executions e INDEXED BY executions_by_status
 WHERE status = :status ORDER BY created_at, workflow_execution_id;

@@ -82,17 +82,28 @@ def demo(folder: Path | None, workers: int, database: str | None, engine: str, n
 
 
 @commands.command()
-@click.option("--schema", default="wfc", show_default=True, help="The schema that is to hold the tables.")
+@click.option(
+    "--tables",
+    default="persistence",
+    show_default=True,
+    type=click.Choice(["persistence", "checkpoints"]),
+    help="Of which contract: the workflow host's, or DurableEngine's.",
+)
+@click.option("--schema", help="The schema that is to hold the tables; wfc or durable by default.")
 @click.option("--table-prefix", default="", help="What the name of each table begins with.")
 @click.option("--grant-to", help="The role that is to use the tables, where another one is to own them.")
-def schema(schema: str, table_prefix: str, grant_to: str | None) -> int:
+def schema(tables: str, schema: str | None, table_prefix: str, grant_to: str | None) -> int:
     """Print the SQL that makes the tables on PostgreSQL.
 
     For an administrator to run, where the application's role may not create them.
     """
-    from wfe_fast.postgres import schema_script
+    from wfe_fast.postgres import checkpoint_schema_script, schema_script
 
-    click.echo(schema_script(schema, table_prefix, grant_to=grant_to), nl=False)
+    if tables == "checkpoints":
+        text = checkpoint_schema_script(schema or "durable", table_prefix, grant_to=grant_to)
+    else:
+        text = schema_script(schema or "wfc", table_prefix, grant_to=grant_to)
+    click.echo(text, nl=False)
     return 0
 
 

@@ -127,8 +127,9 @@ class PostgresDatabase:
         self.fork_unsafe = False
         self._closed = False
         self._forked = False
-        #: Whether transactions have to say that they are READ COMMITTED: found out when the tables are looked at.
-        self._isolate = False
+        #: Whether transactions have to say that they are READ COMMITTED, as those on connections that we do not set up: found out when the
+        #: tables are looked at.
+        self._isolate = pool is not None or pgbouncer
         self._lock = threading.Lock()
         self._start()
         follow_forks(self)

@@ -28,8 +28,13 @@ _APPLIED = """INSERT INTO "{schema}".wfe_fast_migrations (line, version, name, c
     VALUES ('%s', %d, '%s', '%s', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, '{prefix}')"""
 
 
-_TABLES = re.compile(r"^CREATE TABLE IF NOT EXISTS @(\w+)", re.MULTILINE)
-_SEQUENCES = re.compile(r"^CREATE SEQUENCE IF NOT EXISTS @(\w+)", re.MULTILINE)
+_TABLES = re.compile(r"^CREATE TABLE (?:IF NOT EXISTS )?@(\w+)", re.MULTILINE)
+#: Tables that a line makes for itself alone, and does not take over where they are there.
+_OWN_TABLES = re.compile(r"^CREATE TABLE @(\w+)", re.MULTILINE)
+_COLUMNS = re.compile(r"^CREATE TABLE @(\w+) \(\n(.*?)^\)", re.MULTILINE | re.DOTALL)
+_COLUMN = re.compile(r"^    ([a-z_]+) ", re.MULTILINE)
+_INDEXES = re.compile(r'^CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?"\{prefix\}(\w+)"', re.MULTILINE)
+_SEQUENCES = re.compile(r"^CREATE SEQUENCE (?:IF NOT EXISTS )?@(\w+)", re.MULTILINE)
 _FUNCTIONS = re.compile(r"^CREATE FUNCTION @(\w+)", re.MULTILINE)
 
 # The sequences of SERIAL columns have names that the server chooses: they are found by the tables that own them.
@@ -37,7 +42,7 @@ _GRANTS = """
 GRANT USAGE ON SCHEMA "{schema}" TO <role>;
 GRANT SELECT ON "{schema}".wfe_fast_migrations TO <role>;
 GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {tables} TO <role>;
-GRANT USAGE ON SEQUENCE {sequences} TO <role>;
+{sequence_grant}
 GRANT EXECUTE ON FUNCTION {functions} TO <role>;
 DO $grants$
 DECLARE owned TEXT;
@@ -50,6 +55,16 @@ BEGIN
 END $grants$;
 """
 
+_HAS_HISTORY = (
+    "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s"
+)
+
+_TAKEN = """SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = ANY (%s)"""
+
+#: Lines have tables of equal names: where one is, with the same prefix, there is no room for another.
+_OTHER_LINES = """SELECT 'tables of ' || line FROM "{schema}".wfe_fast_migrations WHERE line <> %s AND prefix = %s"""
+
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 #: What comes with the tables of another program is slow on large ones: no time limit of the connection's counts, for who waits neither. Behind
@@ -60,6 +75,17 @@ _PREPARATIONS = (
     "SET LOCAL lock_timeout = 0",
     "SET LOCAL client_min_messages = warning",
 )
+
+
+def declared(migrations: tuple[Migration, ...]) -> set[tuple[str, str, str]]:
+    """What a line that makes its tables for itself has in the end, without a prefix: ("column", table, column), ("index", name, "") and
+    ("function", name, "")."""
+    text = "\n".join(migration.sql for migration in migrations)
+    return {
+        *(("column", table, column) for table, body in _COLUMNS.findall(text) for column in _COLUMN.findall(body)),
+        *(("index", name, "") for name in _INDEXES.findall(text)),
+        *(("function", name, "") for name in _FUNCTIONS.findall(text)),
+    }
 
 
 class Schema:
@@ -96,7 +122,7 @@ class Schema:
         )
         parts = {
             "tables": ", ".join(tables),
-            "sequences": ", ".join(sequences),
+            "sequence_grant": f"GRANT USAGE ON SEQUENCE {', '.join(sequences)} TO <role>;" if sequences else "",
             "functions": ", ".join(functions),
             "regclasses": ", ".join(f"'{name}'" for name in tables),
         }
@@ -135,11 +161,30 @@ class Schema:
                     cursor.execute(_LOCK, [f"wfe_fast {self._names.schema}"])
                     pending = self._pending(cursor)
                     if pending:
+                        self._refuse_others(cursor, pending)
                         self._apply(cursor, pending)
             isolation = cursor.execute("SHOW default_transaction_isolation").fetchone()
             return isolation != ("read committed",)
         except errors.InsufficientPrivilege as error:
             raise StoreUnavailableError(self._store, self._advice(error)) from error
+
+    def _refuse_others(self, cursor: psycopg.Cursor[Row], pending: Sequence[Migration]) -> None:
+        """Look for tables of another line, or of another program, that stand where ours would.
+
+        Raises:
+            SchemaMismatchError: there are some.
+        """
+        text = "\n".join(migration.sql for migration in pending)
+        names = [self._names.prefix + name for name in _OWN_TABLES.findall(text)]
+        found = cursor.execute(_TAKEN, [self._names.schema, names]).fetchall()
+        if not found and cursor.execute(_HAS_HISTORY, [self._names.schema, _TABLE]).fetchone():
+            others = self._names.resolve(_OTHER_LINES).encode()
+            found = cursor.execute(others, [self._line, self._names.prefix]).fetchall()
+        if found:
+            problem = (
+                f"schema {self._names.schema} has no room for the {self._line} tables: it holds {found[0][0]} of others"
+            )
+            raise SchemaMismatchError(self._store, f"{problem}; nothing was changed")
 
     def _apply(self, cursor: psycopg.Cursor[Row], pending: Sequence[Migration]) -> None:
         script = self.script(pending)
@@ -152,11 +197,7 @@ class Schema:
             raise psycopg.errors.error_from_result(result)
 
     def _pending(self, cursor: psycopg.Cursor[Row]) -> tuple[Migration, ...]:
-        exists = cursor.execute(
-            "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
-            [self._names.schema, _TABLE],
-        ).fetchone()
-        if not exists:
+        if not cursor.execute(_HAS_HISTORY, [self._names.schema, _TABLE]).fetchone():
             return self._migrations
         rows = cursor.execute(self._names.resolve(_HISTORY).encode(), [self._line]).fetchall()
         prefixes = {row[2] for row in rows}
@@ -171,7 +212,7 @@ class Schema:
     def _advice(self, error: psycopg.Error) -> str:
         return (
             f"the role may not create or use the tables ({str(error).strip().splitlines()[0]}); let an administrator run what"
-            f" `wfe-fast schema --schema {self._names.schema}"
+            f" `wfe-fast schema --tables {self._line} --schema {self._names.schema}"
             + (f" --table-prefix {self._names.prefix}" if self._names.prefix else "")
             + "` prints, as the role that is to own the tables, with --grant-to and the name of this role"
         )

@@ -95,12 +95,19 @@ class TransactionSuite(Suite):
             tx.save_checkpoints([a_checkpoint(), a_checkpoint(workflow_execution_id="nobody")])
         assert store.load_execution(EXECUTION) is None
 
-    def test_a_refusal_that_wrote_nothing_leaves_it_usable(self, store: CheckpointStore) -> None:
+    def test_a_refused_value_leaves_it_usable(self, store: CheckpointStore) -> None:
         with store.transaction() as tx:
-            with pytest.raises(ExecutionNotFoundError):
-                tx.save_checkpoint(a_checkpoint())
             tx.save_execution(an_execution())
-        assert store.load_execution(EXECUTION) == an_execution()
+            with pytest.raises(InvalidValueError):
+                tx.save_checkpoint(a_checkpoint(attempt=-1))
+            tx.save_checkpoint(a_checkpoint())
+        assert len(store.load_checkpoints(EXECUTION)) == 1
+
+    def test_a_refusal_is_raised_at_its_end_at_the_latest(self, store: CheckpointStore) -> None:
+        with pytest.raises(ExecutionNotFoundError, match="nobody"), store.transaction() as tx:
+            tx.save_execution(an_execution())
+            tx.save_timer(a_timer(workflow_execution_id="nobody"))
+        assert store.load_execution(EXECUTION) is None
 
     def test_the_stores_own_methods_belong_to_it(self, store: CheckpointStore) -> None:
         with pytest.raises(ZeroDivisionError), store.transaction():

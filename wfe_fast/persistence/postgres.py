@@ -68,6 +68,13 @@ def schema_script(schema: str = "wfc", table_prefix: str = "", *, grant_to: str 
     return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to)
 
 
+def _doubt(instance: WorkflowInstance, change: Change) -> None:
+    """After a commit whose outcome is unknown: should it have been stored, the next attempt knows by the revision that it was our own."""
+    memory = memory_of(instance)
+    if memory is not None:
+        remember(instance, replace(memory, doubts=(*memory.doubts, change.revision)))
+
+
 class PostgresTransaction(TransactionMethods):
     """The methods inside a `transaction()` block. Reads of single workflows lock them until its end."""
 
@@ -79,6 +86,8 @@ class PostgresTransaction(TransactionMethods):
         self._provider = provider
         self._block = block
         self._undo = Undo()
+        #: What was persisted, each instance as it was last.
+        self._changes: dict[int, tuple[WorkflowInstance, Change]] = {}
         #: Whether a publication could not deliver to somebody whose row another transaction held.
         self.held_up = False
 
@@ -101,6 +110,8 @@ class PostgresTransaction(TransactionMethods):
         done: Callable[[T], None] = ignore,
         duplicate: Callable[[UniqueViolation], WfeError] | None = None,
     ) -> None:
+        if _about is not None and isinstance(args[0], Change):
+            self._changes[id(_about)] = _about, args[0]
         self._block.gather(work, args, done, duplicate, _about)
 
     def _memory(self, instance: WorkflowInstance) -> Memory | None:
@@ -121,8 +132,11 @@ class PostgresTransaction(TransactionMethods):
         self.held_up = self.held_up or held_up is True
 
     def forget(self) -> None:
-        """After a rollback: let each instance know again what it knew before the block."""
+        """After a rollback, or what may be one: let each instance know again what it knew before the block."""
         self._undo.forget()
+        if isinstance(self._block.failure, CommitOutcomeUnknownError):
+            for instance, change in self._changes.values():
+                _doubt(instance, change)
 
 
 class PostgresPersistenceProvider(StoreMethods):
@@ -236,10 +250,8 @@ class PostgresPersistenceProvider(StoreMethods):
         try:
             super()._store_for(_about, work, args, done, duplicate)
         except CommitOutcomeUnknownError:
-            memory = None if _about is None else memory_of(_about)
-            if _about is not None and memory is not None and isinstance(args[0], Change):
-                # Should it have been stored, the next attempt knows by the revision that it was our own.
-                remember(_about, replace(memory, doubt=memory.revision + args[0].stride))
+            if _about is not None and isinstance(args[0], Change):
+                _doubt(_about, args[0])
             raise
 
     def _memory(self, instance: WorkflowInstance) -> Memory | None:

@@ -36,12 +36,12 @@ ORDER BY @wfe_micros(w.create_time), w.id COLLATE "C" LIMIT :limit::int
 -- name: create(id, name, root, definition, version, description, reference, due, status, data, created, completed, pointers)
 SELECT @wfe_create(:id, :name, :root, :definition, :version, :description, :reference, :due, :status, :data, :created, :completed, :pointers);
 
--- name: persist(id, seq, revision, doubt, control, fence, release, expect, next, due, data, row, deletes, updates, inserts, subscriptions, now)
-SELECT @wfe_persist(:id, :seq, :revision, :doubt, :control, :fence, :release, :expect, :next, :due, :data, :row, :deletes, :updates,
+-- name: persist(id, seq, revision, doubts, control, fence, release, expect, next, due, data, row, deletes, updates, inserts, subscriptions, now)
+SELECT @wfe_persist(:id, :seq, :revision, :doubts, :control, :fence, :release, :expect, :next, :due, :data, :row, :deletes, :updates,
     :inserts, :subscriptions, :now);
 
--- name: overwrite(id, seq, revision, doubt, control, fence, known_status, release, expect, stride, due, data, row, pointers, subscriptions, now)
-SELECT * FROM @wfe_overwrite(:id, :seq, :revision, :doubt, :control, :fence, :known_status, :release, :expect, :stride, :due, :data, :row,
+-- name: overwrite(id, seq, revision, doubts, control, fence, known_status, release, expect, next, stride, due, data, row, pointers, subscriptions, now)
+SELECT * FROM @wfe_overwrite(:id, :seq, :revision, :doubts, :control, :fence, :known_status, :release, :expect, :next, :stride, :due, :data, :row,
     :pointers, :subscriptions, :now);
 
 -- name: get_workflow_instance(id)

@@ -164,7 +164,7 @@ BEGIN
 END $$;
 
 -- Where the row is as the caller knows it: the writes that lead from what it knows to what it has. Code WFST1 = it is not; all is needed.
-CREATE FUNCTION @wfe_persist(p_id TEXT, p_seq BIGINT, p_revision BIGINT, p_doubt BIGINT, p_control BIGINT, p_fence BIGINT,
+CREATE FUNCTION @wfe_persist(p_id TEXT, p_seq BIGINT, p_revision BIGINT, p_doubts BIGINT[], p_control BIGINT, p_fence BIGINT,
     p_release BOOLEAN, p_expect BOOLEAN, p_next BIGINT, p_due BIGINT, p_data TEXT, p_row TEXT, p_deletes TEXT, p_updates TEXT,
     p_inserts TEXT, p_subscriptions TEXT, p_now BIGINT) RETURNS BIGINT LANGUAGE plpgsql AS $$
 DECLARE
@@ -177,7 +177,8 @@ BEGIN
         PERFORM @wfe_refuse('WFNF1', p_id);
     ELSIF p_fence IS NOT NULL AND (w.seq <> p_seq OR w.claim_fence <> p_fence) THEN
         PERFORM @wfe_refuse('WFCL1', p_id);
-    ELSIF p_expect AND (w.seq <> p_seq OR w.revision NOT IN (p_revision, coalesce(p_doubt, p_revision)) OR (w.control <> p_control AND p_fence IS NULL)) THEN
+    ELSIF p_expect AND (w.seq <> p_seq OR (w.revision <> p_revision AND (w.revision = ANY (p_doubts)) IS NOT TRUE)
+            OR (w.control <> p_control AND p_fence IS NULL)) THEN
         PERFORM @wfe_refuse('WFCU1', p_id);
     ELSIF w.seq <> p_seq OR w.revision <> p_revision OR w.control <> p_control THEN
         PERFORM @wfe_refuse('WFST1', p_id);
@@ -217,15 +218,16 @@ END $$;
 
 -- The same for a caller who knows nothing of the row, or not what is there now: the stored pointers become exactly the given ones.
 -- Each pointer: [id, document].
-CREATE FUNCTION @wfe_overwrite(p_id TEXT, p_seq BIGINT, p_revision BIGINT, p_doubt BIGINT, p_control BIGINT, p_fence BIGINT,
-    p_known_status TEXT, p_release BOOLEAN, p_expect BOOLEAN, p_stride BIGINT, p_due BIGINT, p_data TEXT, p_row TEXT, p_pointers TEXT,
-    p_subscriptions TEXT, p_now BIGINT)
+CREATE FUNCTION @wfe_overwrite(p_id TEXT, p_seq BIGINT, p_revision BIGINT, p_doubts BIGINT[], p_control BIGINT, p_fence BIGINT,
+    p_known_status TEXT, p_release BOOLEAN, p_expect BOOLEAN, p_next BIGINT, p_stride BIGINT, p_due BIGINT, p_data TEXT, p_row TEXT,
+    p_pointers TEXT, p_subscriptions TEXT, p_now BIGINT)
 RETURNS TABLE (seq BIGINT, revision BIGINT, control BIGINT, status TEXT, complete_time BIGINT) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     w RECORD;
     r JSON := p_row::json;
     kept BOOLEAN;
+    final_revision BIGINT;
     final_status TEXT;
     ended TIMESTAMPTZ;
 BEGIN
@@ -235,15 +237,27 @@ BEGIN
         PERFORM @wfe_refuse('WFNF1', p_id);
     ELSIF p_fence IS NOT NULL AND (w.seq <> p_seq OR w.claim_fence <> p_fence) THEN
         PERFORM @wfe_refuse('WFCL1', p_id);
-    ELSIF p_expect AND (w.seq <> p_seq OR w.revision NOT IN (p_revision, coalesce(p_doubt, p_revision)) OR (w.control <> p_control AND p_fence IS NULL)) THEN
+    ELSIF p_expect AND (w.seq <> p_seq OR (w.revision <> p_revision AND (w.revision = ANY (p_doubts)) IS NOT TRUE)
+            OR (w.control <> p_control AND p_fence IS NULL)) THEN
         PERFORM @wfe_refuse('WFCU1', p_id);
     END IF;
     p_release := p_release AND p_fence IS NOT NULL;
+    -- The number that the caller knows beforehand, or one that no other writer can have counted on.
+    IF w.seq = p_seq AND (w.revision = p_revision OR w.revision = ANY (p_doubts)) THEN
+        final_revision := p_next;
+    ELSE
+        final_revision := w.revision + p_stride;
+    END IF;
+    -- An attempt of the caller's of which he has never heard was stored: then some of the subscriptions are there already.
+    IF w.seq = p_seq AND w.revision = ANY (p_doubts) THEN
+        p_subscriptions := (SELECT json_agg(r.value ORDER BY r.n) FROM json_array_elements(p_subscriptions::json) WITH ORDINALITY AS r (value, n)
+            WHERE NOT EXISTS (SELECT 1 FROM @event_subscriptions s WHERE s.id = r.value ->> 0 AND s.workflow_id = r.value ->> 1));
+    END IF;
     -- Set beside the claim, by change_status: it stays, and the holder learns of it.
     kept := p_fence IS NOT NULL AND w.control <> p_control AND w.status <> p_known_status;
     final_status := CASE WHEN kept THEN w.status ELSE r ->> 0 END;
     ended := CASE WHEN kept THEN w.complete_time ELSE @wfe_moment((r ->> 1)::bigint) END;
-    UPDATE @workflows x SET next_execution = p_due, data = p_data::jsonb, revision = w.revision + p_stride, claims_without_commit = 0,
+    UPDATE @workflows x SET next_execution = p_due, data = p_data::jsonb, revision = final_revision, claims_without_commit = 0,
         claimed_by = CASE WHEN p_release THEN NULL ELSE x.claimed_by END,
         claim_until = CASE WHEN p_release THEN NULL ELSE x.claim_until END,
         status = final_status, complete_time = ended, name = r ->> 2, root_workflow_id = r ->> 3, definition_id = r ->> 4,
@@ -266,7 +280,7 @@ BEGIN
     END IF;
     PERFORM @wfe_written(p_id, CASE WHEN p_release THEN NULL ELSE w.next_execution END, p_due, final_status, final_status <> w.status,
         p_release OR w.claim_until IS NULL, p_now);
-    RETURN QUERY SELECT w.seq, w.revision + p_stride, w.control, final_status, @wfe_micros(ended);
+    RETURN QUERY SELECT w.seq, final_revision, w.control, final_status, @wfe_micros(ended);
 END $$;
 
 CREATE FUNCTION @wfe_change_status(p_id TEXT, p_to TEXT, p_only_from TEXT, p_final BOOLEAN, p_now BIGINT) RETURNS BOOLEAN

@@ -109,9 +109,13 @@ class PostgresTransaction(TransactionMethods):
         args: tuple[Any, ...],
         done: Callable[[T], None] = ignore,
         duplicate: Callable[[UniqueViolation], WfeError] | None = None,
+        *,
+        repeatable: bool = False,
     ) -> None:
         if _about is not None and isinstance(args[0], Change):
             self._changes[id(_about)] = _about, args[0]
+        # Whether it may be done twice is of no account here: nothing of a block is stored before its end.
+        del repeatable
         self._block.gather(work, args, done, duplicate, _about)
 
     def _memory(self, instance: WorkflowInstance) -> Memory | None:
@@ -229,6 +233,9 @@ class PostgresPersistenceProvider(StoreMethods):
     def _write(self, work: Callable[..., T], *args: Any) -> T:
         return self._database.write(work, *args)
 
+    def _repeat(self, work: Callable[..., T], *args: Any) -> T:
+        return self._database.write(work, *args, repeatable=True)
+
     def _read(self, work: Callable[..., T], *args: Any) -> T:
         tx = self._transaction()
         return self._database.read(work, *args) if tx is None else tx._read(work, *args)
@@ -242,13 +249,15 @@ class PostgresPersistenceProvider(StoreMethods):
         args: tuple[Any, ...],
         done: Callable[[T], None] = ignore,
         duplicate: Callable[[UniqueViolation], WfeError] | None = None,
+        *,
+        repeatable: bool = False,
     ) -> None:
         tx = self._transaction()
         if tx is not None:
             tx._store_for(_about, work, args, done, duplicate)
             return
         try:
-            super()._store_for(_about, work, args, done, duplicate)
+            super()._store_for(_about, work, args, done, duplicate, repeatable=repeatable)
         except CommitOutcomeUnknownError:
             if _about is not None and isinstance(args[0], Change):
                 _doubt(_about, args[0])

@@ -73,7 +73,8 @@ BEGIN
     WHERE seq = p_seq AND id = p_id AND claim_fence = p_fence AND claim_until IS NOT NULL
     RETURNING next_execution, status INTO w;
     IF NOT FOUND THEN
-        RETURN FALSE;
+        -- It may have been given back already, by an attempt of which its holder has not heard: nobody has taken it since.
+        RETURN EXISTS (SELECT 1 FROM @workflows WHERE seq = p_seq AND id = p_id AND claim_fence = p_fence);
     END IF;
     PERFORM @wfe_written(p_id, NULL, w.next_execution, w.status, FALSE, TRUE, p_now);
     RETURN TRUE;

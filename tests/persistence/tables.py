@@ -11,6 +11,7 @@ import psycopg
 from wfe_fast.persistence.memory import memory_of, remember
 from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.persistence.writes import World
+from wfe_fast.testing.waiting import wait_until
 
 NAMES = (
     "workflows",
@@ -33,6 +34,24 @@ CHANCE = {
 }
 
 Contents = dict[str, list[dict[str, Any]]]
+
+
+#: Transactions of others.
+TRANSACTIONS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start IS NOT NULL"
+
+#: Connections of others to this database.
+OTHERS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'"
+
+DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+
+
+def deadlocks(dsn: str) -> int:
+    """How many deadlocks there have been in the database. Waits until nobody else is connected: a connection tells of them at its end."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        wait_until(lambda: connection.execute(OTHERS).fetchall() == [], "all connections have ended")
+        (count,) = connection.execute(DEADLOCKS).fetchone() or (None,)
+        assert isinstance(count, int)
+        return count
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.persistence.tables import Moment, Tables
+from tests.persistence.tables import TRANSACTIONS, Moment, Tables
 from wfe_fast.errors import CommitOutcomeUnknownError
 from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.persistence.models import ScheduledCommand
@@ -45,9 +45,6 @@ UNKNOWN = {label: call for label, call in WRITES.items() if label not in REPEATE
 
 #: These leave alone what somebody has locked; and the server may not have noticed yet that the first connection is gone.
 PASSING_BY = {"dispatch_events", "renew_claims"}
-
-#: Of others.
-TRANSACTIONS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start IS NOT NULL"
 
 
 @pytest.fixture

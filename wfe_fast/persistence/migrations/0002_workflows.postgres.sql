@@ -4,7 +4,7 @@
 -- Times come and go as microseconds since the epoch; `p_now` is null where the server's clock decides. Lists come as JSON text.
 --
 -- Who locks what, so that nobody waits in a circle: keys of events first, in the order of their numbers; then rows of workflows in the order
--- of seq; then subscriptions. A delivery reaches many workflows in no order, so it never waits for a row: what another transaction
+-- of seq; then subscriptions in the order of theirs; then events and commands. A delivery reaches many workflows in no order, so it never waits for a row: what another transaction
 -- holds at the moment it leaves for the next attempt.
 
 CREATE FUNCTION @wfe_moment(micros BIGINT) RETURNS TIMESTAMPTZ LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
@@ -87,12 +87,16 @@ BEGIN
         FROM json_array_elements(p_rows::json) AS r (value) OFFSET 0) AS d;
 END $$;
 
--- Whoever looks for events and then stores a subscription, and whoever publishes, one after the other.
--- Each row: [id, workflow_id, step_id, pointer_id, name, key, as_of, data, token, worker_id, expiry].
-CREATE FUNCTION @wfe_subscribe(p_rows TEXT) RETURNS void LANGUAGE plpgsql AS $$
+-- Whoever looks for events and then stores a subscription, and whoever publishes, one after the other. To be called before any row is locked.
+CREATE FUNCTION @wfe_lock_keys(p_subscriptions TEXT) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(k) FROM (SELECT DISTINCT @wfe_key(r.value ->> 4, r.value ->> 5) AS k
-        FROM json_array_elements(p_rows::json) AS r (value) ORDER BY 1) AS keys;
+        FROM json_array_elements(p_subscriptions::json) AS r (value) ORDER BY 1) AS keys;
+END $$;
+
+-- Behind the locks of the keys. Each row: [id, workflow_id, step_id, pointer_id, name, key, as_of, data, token, worker_id, expiry].
+CREATE FUNCTION @wfe_subscribe(p_rows TEXT) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO @event_subscriptions (id, workflow_id, step_id, execution_pointer_id, event_name, event_key, subscribe_as_of,
         subscription_data, external_token, external_worker_id, external_token_expiry)
     SELECT r.value ->> 0, r.value ->> 1, (r.value ->> 2)::int, r.value ->> 3, r.value ->> 4, r.value ->> 5,
@@ -171,6 +175,9 @@ DECLARE
     w RECORD;
     r JSON;
 BEGIN
+    IF p_subscriptions IS NOT NULL THEN
+        PERFORM @wfe_lock_keys(p_subscriptions);
+    END IF;
     SELECT seq, revision, control, claim_fence, claim_until, status, next_execution INTO w
     FROM @workflows WHERE id = p_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -231,6 +238,9 @@ DECLARE
     final_status TEXT;
     ended TIMESTAMPTZ;
 BEGIN
+    IF p_subscriptions IS NOT NULL THEN
+        PERFORM @wfe_lock_keys(p_subscriptions);
+    END IF;
     SELECT x.seq, x.revision, x.control, x.claim_fence, x.claim_until, x.status, x.complete_time, x.next_execution INTO w
     FROM @workflows x WHERE x.id = p_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -302,6 +312,7 @@ CREATE FUNCTION @wfe_delete(p_ids TEXT[]) RETURNS BIGINT LANGUAGE plpgsql AS $$
 DECLARE gone BIGINT;
 BEGIN
     PERFORM 1 FROM @workflows WHERE id = ANY (p_ids) ORDER BY seq FOR UPDATE;
+    PERFORM 1 FROM @event_subscriptions WHERE workflow_id = ANY (p_ids) ORDER BY seq FOR UPDATE;
     DELETE FROM @event_subscriptions WHERE workflow_id = ANY (p_ids);
     DELETE FROM @execution_errors WHERE workflow_id = ANY (p_ids);
     DELETE FROM @scheduled_commands WHERE command_name = 'ProcessWorkflow' AND data = ANY (p_ids);

@@ -188,12 +188,19 @@ BEGIN
     ELSIF p_fence IS NOT NULL AND w.claim_fence <> p_fence THEN
         PERFORM @wfe_refuse('WFCL1', p_id);
     END IF;
+    PERFORM 1 FROM @event_subscriptions s WHERE s.workflow_id = p_id AND s.pending_event_time IS NOT NULL ORDER BY s.seq FOR UPDATE;
     RETURN QUERY DELETE FROM @event_subscriptions s WHERE s.workflow_id = p_id AND s.pending_event_time IS NOT NULL
     RETURNING s.seq, s.id, s.execution_pointer_id, s.event_name, s.event_key, s.pending_event_id, @wfe_micros(s.pending_event_time),
         s.pending_event_data::text;
 END $$;
 
 -- ---- subscriptions, commands -----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @wfe_create_subscription(p_row TEXT) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM @wfe_lock_keys(p_row);
+    PERFORM @wfe_subscribe(p_row);
+END $$;
 
 CREATE FUNCTION @wfe_set_token(p_id TEXT, p_token TEXT, p_worker TEXT, p_expiry BIGINT, p_now BIGINT) RETURNS BOOLEAN
 LANGUAGE plpgsql AS $$

@@ -418,8 +418,8 @@ class ConnectionLostError(StoreUnavailableError):
 class CommitOutcomeUnknownError(StoreUnavailableError):
     """The connection broke after the database was told to commit and before it answered: either all of the call was stored or nothing.
 
-    A workflow that is persisted again, by the same instance, is stored then, whatever became of the first attempt. An event with an id that is
-    published again is there once. For anything else, look.
+    A workflow that is persisted again, by the same instance, is stored then, whatever became of the attempts before, and `expect_unchanged` refuses
+    only where somebody else has written it. What does no harm twice never ends so: it is done again by itself. For anything else, look.
     """
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import psycopg
@@ -14,9 +13,9 @@ import pytest
 from psycopg.rows import dict_row
 
 from wfe_fast.database.postgres_server import NOT_DURABLE, PostgresServer
-from wfe_fast.errors import CommitOutcomeUnknownError, InvalidStateError
+from wfe_fast.errors import InvalidStateError
 from wfe_fast.postgres import PostgresPersistenceProvider
-from wfe_fast.testing.persistence.factories import a_pointer, a_workflow, pointers
+from wfe_fast.testing.persistence.factories import a_workflow, pointers
 from wfe_fast.testing.proxy import WireProxy
 from wfe_fast.testing.racing import race_threads, values
 from wfe_fast.testing.waiting import Background, wait_until
@@ -61,32 +60,6 @@ def test_a_read_whose_answer_was_lost_is_done_again(provider: PostgresPersistenc
     rule = proxy.lose_answer("Execute")
     assert provider.get_workflow_instance("w").id == "w"
     assert rule.reached
-
-
-@pytest.mark.parametrize("expect", [False, True])
-def test_persisting_again_resolves_an_unknown_commit(
-    provider: PostgresPersistenceProvider, proxy: WireProxy, expect: bool
-) -> None:
-    instance = a_workflow(id="w", execution_pointers=pointers(3))
-    provider.create_new_workflow(instance)
-    for fault in (partial(proxy.lose_answer, "Execute"), partial(proxy.cut_before, "Sync")):
-        instance.data["tries"] = instance.data.get("tries", 0) + 1
-        instance.execution_pointers.append(a_pointer(step_id=7))
-        fault()
-        with pytest.raises(CommitOutcomeUnknownError):
-            provider.persist_workflow(instance, expect_unchanged=expect)
-        proxy.clear()
-        provider.persist_workflow(instance, expect_unchanged=expect)
-        assert provider.get_workflow_instance("w") == instance
-
-
-def test_an_unknown_commit_of_a_block(provider: PostgresPersistenceProvider, proxy: WireProxy) -> None:
-    provider.create_new_workflow(a_workflow(id="warm"))
-    proxy.lose_commit()
-    with pytest.raises(CommitOutcomeUnknownError), provider.transaction() as tx:
-        tx.create_new_workflow(a_workflow(id="one"))
-        tx.create_new_workflow(a_workflow(id="two"))
-    assert len(provider.get_workflow_instances(["one", "two"])) == 2
 
 
 def test_a_killed_backend_is_not_noticed(

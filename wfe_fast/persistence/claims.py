@@ -45,7 +45,7 @@ class ClaimMethods(Operations):
         claims = [self._claim_of(instance) for instance in checked]
         held = [claim for claim in claims if claim is not None]
         if held:
-            renewed = self._write(self._work.renew, held, length)
+            renewed = self._repeat(self._work.renew, held, length)
         else:
             renewed = []
             self._check_usable()
@@ -63,7 +63,7 @@ class ClaimMethods(Operations):
             if released and memory is not None:  # one whose claim is lost must not persist as if it had never had one
                 self._remember(instance, replace(memory, fence=None, claims_without_commit=0))
 
-        self._store_for(instance, self._work.release, (claim,), done)
+        self._store_for(instance, self._work.release, (claim,), done, repeatable=True)
 
     def _claim_of(self, instance: WorkflowInstance) -> ClaimKey | None:
         memory = self._memory(instance)

@@ -22,7 +22,7 @@ class CommandMethods(Operations):
         return True
 
     def schedule_command(self, command: ScheduledCommand) -> None:
-        self._store_for(None, run, (self._sql.schedule_command, command_row(command)))
+        self._store_for(None, run, (self._sql.schedule_command, command_row(command)), repeatable=True)
 
     def process_commands(
         self, as_of: datetime, handler: Callable[[ScheduledCommand], object], *, lease: Duration = 60.0
@@ -43,9 +43,9 @@ class CommandMethods(Operations):
                 handler(command_from(name, data, execute_time))
             except BaseException:
                 with suppress(WfeError):  # then its lease frees it; what the handler raised matters more
-                    self._write(run, self._sql.free_command, (id, until))
+                    self._repeat(run, self._sql.free_command, (id, until))
                 raise
-            self._write(self._work.finish_command, id, revision, until)
+            self._repeat(self._work.finish_command, id, revision, until)
             handled += 1
         return handled
 

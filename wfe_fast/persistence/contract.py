@@ -8,6 +8,11 @@ Common to all methods:
   name the field.
 - `StoreClosedError` after `close()`, `StoreUnavailableError` where the database cannot serve the call now (nothing of it was stored),
   `CorruptionError` where it is damaged.
+- A connection to a database elsewhere may break before the answer has come. Then the call is made again by itself where it changes nothing,
+  or where it does no harm twice: `publish_event`, `dispatch_events`, `mark_event_processed`, `mark_event_unprocessed`, `renew_claims`,
+  `release_claim`, `renew_subscription`, `schedule_command` (a command that was handled in between is handled once more), `purge_workflows`,
+  `purge_events` (what these and `dispatch_events` return is the count of the last time), and what `process_commands` does behind a handler.
+  Any other, and a `transaction()` block that was committing, is a `CommitOutcomeUnknownError`; see there for what can be done.
 - Datetimes are aware and come back in UTC, to the microsecond. Durations are seconds (a number) or a timedelta. `next_execution` and
   `execute_time` are epoch milliseconds. Sizes: integers up to 2**31 - 1, names and keys up to 1,000 bytes of UTF-8.
 - The names and the rules of the first part of each class are those of WFE 1.10; where ours differ, the docstring says how.

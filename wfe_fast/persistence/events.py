@@ -63,12 +63,12 @@ class EventMethods(Operations):
         self._mark(id, 0)
 
     def _mark(self, id: str, processed: int) -> None:
-        if not self._write(run, self._sql.mark_event, (check_name(id, "id", empty=True), processed)):
+        if not self._repeat(run, self._sql.mark_event, (check_name(id, "id", empty=True), processed)):
             raise EventNotFoundError(id)
 
     def purge_events(self, older_than: datetime | Duration, limit: int = 1000) -> int:
         params = (self._cutoff(older_than), check_limit(limit))
-        return self._write(run, self._sql.purge_events, params)
+        return self._repeat(run, self._sql.purge_events, params)
 
     def _cutoff(self, older_than: datetime | Duration) -> int:
         """A moment, or an age counted back from now, in microseconds."""
@@ -82,7 +82,7 @@ class EventMethods(Operations):
     def publish_event(self, event: Event, *, limit: int = 500) -> str:
         row = event_row(event)
         check_limit(limit)
-        self._store_for(None, self._work.publish, (row, limit), self._delivered)
+        self._store_for(None, self._work.publish, (row, limit), self._delivered, repeatable=True)
         event.id = row[0]
         return event.id
 
@@ -94,7 +94,7 @@ class EventMethods(Operations):
         looks = self._looks()
         if looks and not self._read(looks.undelivered):
             return 0
-        return self._write(self._work.dispatch, limit)
+        return self._repeat(self._work.dispatch, limit)
 
     def take_events(self, instance: WorkflowInstance) -> list[Event]:
         check_model(instance, WorkflowInstance, "instance")

@@ -33,8 +33,8 @@ class Memory:
     head: Head
     raw_head: tuple[object, ...]
     stored: Stored | None
-    doubt: int | None = None
-    """The revision that the row has where the last persist, of which nobody knows what became, was stored."""
+    doubts: tuple[int, ...] = ()
+    """Revisions that the row may have instead: one for each persist since then of which nobody knows whether it was stored."""
 
 
 def memory_of(instance: WorkflowInstance) -> Memory | None:

@@ -66,6 +66,11 @@ class Operations(ABC):
     def _write(self, work: Callable[..., T], *args: Any) -> T:
         """Run ``work(session, *args)`` in a transaction: one of its own, or the caller's."""
 
+    def _repeat(self, work: Callable[..., T], *args: Any) -> T:
+        """`_write` for what does no harm where it is done twice: a database at the other end of a wire does it again when the connection
+        broke before its answer came. The result is that of the last time."""
+        return self._write(work, *args)
+
     def _store_for(
         self,
         _about: WorkflowInstance | None,
@@ -73,6 +78,8 @@ class Operations(ABC):
         args: tuple[Any, ...],
         done: Callable[[T], None] = ignore,
         duplicate: Callable[[UniqueViolation], WfeError] | None = None,
+        *,
+        repeatable: bool = False,
     ) -> None:
         """`_write` for a caller who needs no answer: what the call says of itself is all that it returns.
 
@@ -81,9 +88,11 @@ class Operations(ABC):
         Args:
             _about: the workflow that it is about, whose memory is not up to date until `done` was called.
             duplicate: what a value that has to be unique, and is not, means to the caller.
+            repeatable: whether it is one for `_repeat`.
         """
+        write = self._repeat if repeatable else self._write
         try:
-            result = self._write(work, *args)
+            result = write(work, *args)
         except UniqueViolation as error:
             if duplicate is None:
                 raise

@@ -67,6 +67,13 @@ def schema_script(schema: str = "wfc", table_prefix: str = "", *, grant_to: str 
     return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to)
 
 
+def _doubt(instance: WorkflowInstance, change: Change) -> None:
+    """After a commit whose outcome is unknown: should it have been stored, the next attempt knows by the revision that it was our own."""
+    memory = memory_of(instance)
+    if memory is not None:
+        remember(instance, replace(memory, doubts=(*memory.doubts, change.revision)))
+
+
 class PostgresTransaction(TransactionMethods):
     """The methods inside a `transaction()` block. Reads of single workflows lock them until its end."""
 
@@ -78,6 +85,8 @@ class PostgresTransaction(TransactionMethods):
         self._provider = provider
         self._block = block
         self._undo = Undo()
+        #: What was persisted, each instance as it was last.
+        self._changes: dict[int, tuple[WorkflowInstance, Change]] = {}
         #: Whether a publication could not deliver to somebody whose row another transaction held.
         self.held_up = False
 
@@ -99,7 +108,13 @@ class PostgresTransaction(TransactionMethods):
         args: tuple[Any, ...],
         done: Callable[[T], None] = ignore,
         duplicate: Callable[[UniqueViolation], WfeError] | None = None,
+        *,
+        repeatable: bool = False,
     ) -> None:
+        if _about is not None and isinstance(args[0], Change):
+            self._changes[id(_about)] = _about, args[0]
+        # Whether it may be done twice is of no account here: nothing of a block is stored before its end.
+        del repeatable
         self._block.gather(work, args, done, duplicate, _about)
 
     def _memory(self, instance: WorkflowInstance) -> Memory | None:
@@ -120,8 +135,11 @@ class PostgresTransaction(TransactionMethods):
         self.held_up = self.held_up or held_up is True
 
     def forget(self) -> None:
-        """After a rollback: let each instance know again what it knew before the block."""
+        """After a rollback, or what may be one: let each instance know again what it knew before the block."""
         self._undo.forget()
+        if isinstance(self._block.failure, CommitOutcomeUnknownError):
+            for instance, change in self._changes.values():
+                _doubt(instance, change)
 
 
 class PostgresPersistenceProvider(StoreMethods):
@@ -208,6 +226,9 @@ class PostgresPersistenceProvider(StoreMethods):
     def _write(self, work: Callable[..., T], *args: Any) -> T:
         return self._database.write(work, *args)
 
+    def _repeat(self, work: Callable[..., T], *args: Any) -> T:
+        return self._database.write(work, *args, repeatable=True)
+
     def _read(self, work: Callable[..., T], *args: Any) -> T:
         tx = self._transaction()
         return self._database.read(work, *args) if tx is None else tx._read(work, *args)
@@ -221,18 +242,18 @@ class PostgresPersistenceProvider(StoreMethods):
         args: tuple[Any, ...],
         done: Callable[[T], None] = ignore,
         duplicate: Callable[[UniqueViolation], WfeError] | None = None,
+        *,
+        repeatable: bool = False,
     ) -> None:
         tx = self._transaction()
         if tx is not None:
             tx._store_for(_about, work, args, done, duplicate)
             return
         try:
-            super()._store_for(_about, work, args, done, duplicate)
+            super()._store_for(_about, work, args, done, duplicate, repeatable=repeatable)
         except CommitOutcomeUnknownError:
-            memory = None if _about is None else memory_of(_about)
-            if _about is not None and memory is not None and isinstance(args[0], Change):
-                # Should it have been stored, the next attempt knows by the revision that it was our own.
-                remember(_about, replace(memory, doubt=memory.revision + args[0].stride))
+            if _about is not None and isinstance(args[0], Change):
+                _doubt(_about, args[0])
             raise
 
     def _memory(self, instance: WorkflowInstance) -> Memory | None:

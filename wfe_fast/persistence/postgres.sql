@@ -36,12 +36,12 @@ ORDER BY @wfe_micros(w.create_time), w.id COLLATE "C" LIMIT :limit::int
 -- name: create(id, name, root, definition, version, description, reference, due, status, data, created, completed, pointers)
 SELECT @wfe_create(:id, :name, :root, :definition, :version, :description, :reference, :due, :status, :data, :created, :completed, :pointers);
 
--- name: persist(id, seq, revision, doubt, control, fence, release, expect, next, due, data, row, deletes, updates, inserts, subscriptions, now)
-SELECT @wfe_persist(:id, :seq, :revision, :doubt, :control, :fence, :release, :expect, :next, :due, :data, :row, :deletes, :updates,
+-- name: persist(id, seq, revision, doubts, control, fence, release, expect, next, due, data, row, deletes, updates, inserts, subscriptions, now)
+SELECT @wfe_persist(:id, :seq, :revision, :doubts, :control, :fence, :release, :expect, :next, :due, :data, :row, :deletes, :updates,
     :inserts, :subscriptions, :now);
 
--- name: overwrite(id, seq, revision, doubt, control, fence, known_status, release, expect, stride, due, data, row, pointers, subscriptions, now)
-SELECT * FROM @wfe_overwrite(:id, :seq, :revision, :doubt, :control, :fence, :known_status, :release, :expect, :stride, :due, :data, :row,
+-- name: overwrite(id, seq, revision, doubts, control, fence, known_status, release, expect, next, stride, due, data, row, pointers, subscriptions, now)
+SELECT * FROM @wfe_overwrite(:id, :seq, :revision, :doubts, :control, :fence, :known_status, :release, :expect, :next, :stride, :due, :data, :row,
     :pointers, :subscriptions, :now);
 
 -- name: get_workflow_instance(id)
@@ -161,7 +161,7 @@ DELETE FROM @events WHERE id = ANY (ARRAY(
 -- ---- subscriptions ---------------------------------------------------------------------------------------------------------
 
 -- name: create_event_subscription(id, workflow_id, step_id, execution_pointer_id, event_name, event_key, subscribe_as_of, subscription_data, external_token, external_worker_id, external_token_expiry)
-SELECT @wfe_subscribe(json_build_array(json_build_array(:id::text, :workflow_id::text, :step_id::int, :execution_pointer_id::text,
+SELECT @wfe_create_subscription(json_build_array(json_build_array(:id::text, :workflow_id::text, :step_id::int, :execution_pointer_id::text,
     :event_name::text, :event_key::text, :subscribe_as_of::bigint, :subscription_data::text, :external_token::text,
     :external_worker_id::text, :external_token_expiry::bigint))::text);
 
@@ -192,8 +192,9 @@ SELECT {subscription} FROM @event_subscriptions WHERE workflow_id = :workflow_id
     AND (:pointer_id::text IS NULL OR execution_pointer_id = :pointer_id::text) ORDER BY subscribe_as_of, seq;
 
 -- name: drop_subscriptions(workflow_id, pointer_id)
-DELETE FROM @event_subscriptions
-WHERE workflow_id = :workflow_id::text AND (:pointer_id::text IS NULL OR execution_pointer_id = :pointer_id::text);
+DELETE FROM @event_subscriptions WHERE id = ANY (ARRAY(SELECT id FROM @event_subscriptions
+    WHERE workflow_id = :workflow_id::text AND (:pointer_id::text IS NULL OR execution_pointer_id = :pointer_id::text)
+    ORDER BY seq FOR UPDATE));
 
 -- name: claim_subscription(event_name, event_key, token, worker_id, length, now)
 UPDATE @event_subscriptions SET external_token = :token::text, external_worker_id = :worker_id::text,

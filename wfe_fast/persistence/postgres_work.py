@@ -70,6 +70,9 @@ class PostgresWork:
         if change.stride == 1:
             change.stride = 2 + random.getrandbits(_STRIDE_BITS)
         memory = change.memory
+        if memory is not None:
+            known = max(memory.revision, *memory.doubts) if memory.doubts else memory.revision
+            change.revision = known + change.stride
         if memory is None or change.plan is None or not self._may_assume(change.id, memory):
             return self._overwrite(session, change)
         status = change.status
@@ -86,12 +89,12 @@ class PostgresWork:
                 change.id,
                 memory.seq,
                 memory.revision,
-                memory.doubt,
+                _array(memory.doubts),
                 memory.control,
                 memory.fence,
                 change.release,
                 change.expect_unchanged,
-                memory.revision + change.stride,
+                change.revision,
                 change.due,
                 change.data,
                 row,
@@ -126,10 +129,18 @@ class PostgresWork:
                 *(
                     (None, None, None, None, None, None)
                     if memory is None
-                    else (memory.seq, memory.revision, memory.doubt, memory.control, memory.fence, memory.status.value)
+                    else (
+                        memory.seq,
+                        memory.revision,
+                        _array(memory.doubts),
+                        memory.control,
+                        memory.fence,
+                        memory.status.value,
+                    )
                 ),
                 change.release,
                 change.expect_unchanged,
+                None if memory is None else change.revision,
                 change.stride,
                 change.due,
                 change.data,
@@ -141,6 +152,7 @@ class PostgresWork:
         )
         assert row is not None  # the function returns a row, or raises
         seq, revision, control, status, completed = row
+        change.revision = revision
         fence = None if memory is None else memory.fence
         known = Memory(self._store, seq, revision, control, fence, 0, change.status, None, change.head, (), None)
         ids = [pointer.id for pointer in change.pointers]
@@ -229,6 +241,11 @@ class PostgresWork:
 def _lists(rows: list[Any]) -> str | None:
     """Rows as the one text in which they travel; None for none."""
     return encode_line(rows).decode() if rows else None
+
+
+def _array(numbers: tuple[int, ...]) -> str | None:
+    """Numbers as the server reads an array; None for none."""
+    return "{" + ",".join(map(str, numbers)) + "}" if numbers else None
 
 
 def _pairs(pairs: Pairs | None) -> str | None:

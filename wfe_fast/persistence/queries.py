@@ -72,7 +72,7 @@ class QueryMethods(EventMethods):
     ) -> int:
         statuses = [item.value for item in check_enums(status, WorkflowStatus, "status")]
         cutoff = self._cutoff(older_than)
-        return self._write(self._work.purge, statuses, cutoff, check_limit(limit))
+        return self._repeat(self._work.purge, statuses, cutoff, check_limit(limit))
 
 
 def _micros(moment: datetime, field: str) -> int:

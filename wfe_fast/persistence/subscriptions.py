@@ -83,7 +83,7 @@ class SubscriptionMethods(EventMethods):
     def renew_subscription(self, id: str, token: str, lease: Duration) -> bool:
         check_name(id, "id", empty=True)
         check_name(token, "token")
-        return self._write(self._work.renew_subscription, id, token, lease_micros(lease))
+        return self._repeat(self._work.renew_subscription, id, token, lease_micros(lease))
 
     def complete_subscription(self, id: str, token: str, event_data: Any) -> None:
         check_name(id, "id", empty=True)

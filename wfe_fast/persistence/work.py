@@ -41,6 +41,8 @@ class Change(Struct):
     release: bool
     stride: int = 1
     """By how much it moves the revision."""
+    revision: int = 0
+    """The revision that the row gets, where nobody else has moved it; once there is a result, in any case."""
 
 
 class WorkflowWork(Protocol):

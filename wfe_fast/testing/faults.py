@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from threading import Event, RLock
+from typing import TypeAlias
 
 from wfe_fast.errors import InvalidValueError
 from wfe_fast.testing.waiting import PATIENCE
 from wfe_fast.testing.wire import Message
+
+#: What a rule looks for in the SQL of a message: a part of it, or a pattern that all of it matches.
+Wanted: TypeAlias = "str | re.Pattern[str] | None"
 
 
 class Count:
@@ -28,7 +33,7 @@ class Rule:
         self,
         action: str,
         kind: str | None,
-        text: str | None,
+        text: Wanted,
         *,
         nth: int = 1,
         seconds: float = PATIENCE,
@@ -58,13 +63,18 @@ class Rule:
 
     def meets(self, message: Message) -> bool:
         """Take note of a message. Whether it is its turn."""
-        if self._kind not in (None, message.kind) or (self._text is not None and self._text not in message.text):
+        if self._kind not in (None, message.kind) or not self._fits(message.text):
             return False
         self._left -= 1
         if self._left > 0 or (self._left < 0 and not self._again):
             return False
         self._reached.set()
         return True
+
+    def _fits(self, text: str) -> bool:
+        if isinstance(self._text, re.Pattern):
+            return self._text.fullmatch(text) is not None
+        return self._text is None or self._text in text
 
     def hold(self) -> None:
         """Wait until the message may go on."""

@@ -21,7 +21,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from wfe_fast.errors import InvalidValueError
-from wfe_fast.testing.faults import Count, Rule, Traffic
+from wfe_fast.testing.faults import Count, Rule, Traffic, Wanted
 from wfe_fast.testing.link import Link
 from wfe_fast.testing.waiting import PATIENCE
 
@@ -39,7 +39,7 @@ class WireProxy:
 
     Faults meet the connections that are there and those to come, each once: the nth message that fits, counted over all connections from the
     call on. `kind` is a message's name in PostgreSQL's protocol (``Query``, ``Parse``, ``Bind``, ``Execute``, ``Sync``, …), `text` a part of
-    the statement, which is known for prepared statements, too. None fits everything.
+    the statement, or a pattern of its whole text; it is known for prepared statements, too. None fits everything.
 
     Args:
         dsn: one server, by TCP or by the folder of its Unix socket.
@@ -90,11 +90,11 @@ class WireProxy:
         finally:
             self._traffic.end(count)
 
-    def cut_before(self, kind: str | None = None, text: str | None = None, nth: int = 1) -> Rule:
+    def cut_before(self, kind: str | None = None, text: Wanted = None, nth: int = 1) -> Rule:
         """Cut the connection instead of forwarding the message; what came before it is forwarded."""
         return self._traffic.add(Rule("cut", kind, text, nth=nth))
 
-    def lose_answer(self, kind: str | None = None, text: str | None = None, nth: int = 1) -> Rule:
+    def lose_answer(self, kind: str | None = None, text: Wanted = None, nth: int = 1) -> Rule:
         """Forward the message, let the server do all that was sent with it up to the next synchronisation, and cut the connection when it
         has, so that the client never hears of it."""
         return self._traffic.add(Rule("lose", kind, text, nth=nth))
@@ -104,11 +104,11 @@ class WireProxy:
         writes outside of a transaction."""
         self._traffic.lose_commit(nth)
 
-    def delay(self, seconds: float, kind: str | None = None, text: str | None = None) -> Rule:
+    def delay(self, seconds: float, kind: str | None = None, text: Wanted = None) -> Rule:
         """Forward every message that fits only after so many seconds. `release` of what is returned ends that."""
         return self._traffic.add(Rule("hold", kind, text, seconds=seconds, again=True))
 
-    def hold(self, kind: str | None = None, text: str | None = None, nth: int = 1) -> Rule:
+    def hold(self, kind: str | None = None, text: Wanted = None, nth: int = 1) -> Rule:
         """Keep a message, and all that comes behind it on its connection. `await_reached` of what is returned waits for it, `release` lets it
         go on."""
         return self._traffic.add(Rule("hold", kind, text, nth=nth))

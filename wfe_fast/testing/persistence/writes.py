@@ -97,10 +97,10 @@ def _token(world: World) -> str:
     return world.taken.external_token
 
 
-#: A label that begins with the method's name → the call. Each of them changes the world of `build_world`.
+#: A label that begins with the method's name → the call. Each of them changes the world of `build_world`, the same way each time.
 WRITES: dict[str, Callable[[PersistenceTransaction, World], object]] = {
     "create_new_workflow": lambda tx, w: tx.create_new_workflow(
-        a_workflow(id="new", execution_pointers=[full_pointer(n) for n in "ab"])
+        a_workflow(id="new", create_time=w.clock(), execution_pointers=[full_pointer(n) for n in "ab"])
     ),
     "persist_workflow": lambda tx, w: tx.persist_workflow(_changed(w.stored)),
     "persist_workflow claimed": lambda tx, w: tx.persist_workflow(_changed(w.held)),
@@ -113,11 +113,11 @@ WRITES: dict[str, Callable[[PersistenceTransaction, World], object]] = {
     "claim_runnable_instances": lambda tx, w: tx.claim_runnable_instances("other", 5, as_at=FAR),
     "renew_claims": lambda tx, w: tx.renew_claims([w.held], 1800),
     "release_claim": lambda tx, w: tx.release_claim(w.held),
-    "create_event": lambda tx, w: tx.create_event(an_event(id="more")),
+    "create_event": lambda tx, w: tx.create_event(an_event(id="more", event_time=w.clock())),
     "mark_event_processed": lambda tx, w: tx.mark_event_processed("event"),
     "mark_event_unprocessed": lambda tx, w: tx.mark_event_unprocessed("processed"),
-    "publish_event": lambda tx, w: tx.publish_event(an_event(id="published")),
-    "publish_event limit": lambda tx, w: tx.publish_event(an_event(id="published"), limit=2),
+    "publish_event": lambda tx, w: tx.publish_event(an_event(id="published", event_time=w.clock())),
+    "publish_event limit": lambda tx, w: tx.publish_event(an_event(id="published", event_time=w.clock()), limit=2),
     "dispatch_events": lambda tx, w: tx.dispatch_events(),
     "take_events": _take_events,
     "purge_events": lambda tx, w: tx.purge_events(FAR),
@@ -130,7 +130,9 @@ WRITES: dict[str, Callable[[PersistenceTransaction, World], object]] = {
     "renew_subscription": lambda tx, w: tx.renew_subscription(w.taken.id, _token(w), 60),
     "complete_subscription": lambda tx, w: tx.complete_subscription(w.taken.id, _token(w), {"done": 1}),
     "schedule_command": lambda tx, w: tx.schedule_command(ScheduledCommand.process_event("event", 5)),
-    "persist_errors": lambda tx, w: tx.persist_errors([an_error("stored", message=str(n)) for n in range(3)]),
+    "persist_errors": lambda tx, w: tx.persist_errors(
+        [an_error("stored", message=str(n), error_time=w.clock()) for n in range(3)]
+    ),
 }
 
 #: The methods inside a transaction that write nothing.

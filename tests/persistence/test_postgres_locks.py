@@ -1,0 +1,114 @@
+"""Who waits for whom on PostgreSQL: in one order, so that there is no deadlock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+
+import pytest
+
+from tests.persistence.tables import Tables, deadlocks
+from wfe_fast.postgres import PostgresPersistenceProvider
+from wfe_fast.testing.persistence.factories import (
+    EARLY,
+    KEY,
+    NAME,
+    a_pointer,
+    a_subscription,
+    a_workflow,
+    an_event,
+    pointers,
+    subscribe,
+)
+from wfe_fast.testing.racing import race_threads, values
+from wfe_fast.testing.waiting import Background, wait_until
+
+#: Somebody waits for a key, or a row.
+WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted"
+
+Open = Callable[[], PostgresPersistenceProvider]
+
+
+@pytest.fixture
+def open_provider(postgres_dsn: str, postgres_empty_schema: str) -> Open:
+    return partial(PostgresPersistenceProvider, postgres_dsn, schema=postgres_empty_schema)
+
+
+@pytest.fixture
+def tables(open_provider: Open, postgres_dsn: str, postgres_empty_schema: str) -> Iterator[Tables]:
+    open_provider().close()
+    with Tables(postgres_dsn, postgres_empty_schema) as tables:
+        yield tables
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a known row", "whatever is there"])
+def test_a_key_is_locked_before_a_row(
+    open_provider: Open, tables: Tables, postgres_dsn: str, postgres_empty_schema: str, known: bool
+) -> None:
+    with open_provider() as provider, Tables(postgres_dsn, postgres_empty_schema) as publisher:
+        instance = a_workflow(id="w", execution_pointers=pointers(2))
+        provider.create_new_workflow(instance)
+        mine = instance if known else a_workflow(id="w", name="w")
+        publisher.execute("BEGIN")
+        publisher.execute("SELECT pg_advisory_xact_lock(wfe_key(%s, %s))", NAME, KEY)
+        call = Background(
+            lambda: provider.persist_workflow_with_subscriptions(mine, [a_subscription(id="s", workflow_id="w")])
+        )
+        wait_until(lambda: tables.execute(WAITING), "the key is waited for")
+        tables.execute("SELECT 1 FROM workflows WHERE id = 'w' FOR UPDATE NOWAIT")
+        publisher.execute("COMMIT")
+        call.result()
+        assert provider.get_subscription("s").workflow_id == "w"
+
+
+def test_subscribers_and_publishers_do_not_wait_in_a_circle(open_provider: Open, postgres_dsn: str) -> None:
+    before = deadlocks(postgres_dsn)
+    with open_provider() as provider:
+        provider.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(1)))
+
+        def subscribe_again_and_again() -> None:
+            for _ in range(150):
+                instance = provider.get_workflow_instance("w")
+                provider.persist_workflow_with_subscriptions(instance, [a_subscription(workflow_id="w")])
+
+        def publish_in_blocks() -> None:
+            for _ in range(150):
+                with provider.transaction(workflows=["w"], publishes=[(NAME, KEY)]) as tx:
+                    instance = tx.get_workflow_instance("w")
+                    instance.execution_pointers = [a_pointer()]
+                    tx.persist_workflow(instance)
+                    tx.publish_event(an_event())
+
+        jobs = [subscribe_again_and_again, publish_in_blocks, subscribe_again_and_again, publish_in_blocks]
+        assert values(race_threads(jobs)) == [None] * 4
+    assert deadlocks(postgres_dsn) == before
+
+
+@pytest.mark.parametrize("label", ["take", "drop", "drop of a pointer", "delete"])
+def test_subscriptions_are_locked_in_one_order(
+    open_provider: Open, tables: Tables, postgres_dsn: str, postgres_empty_schema: str, label: str
+) -> None:
+    """In that of their numbers, whatever index leads to them: behind the one that is held here, nothing is locked."""
+    with open_provider() as provider, Tables(postgres_dsn, postgres_empty_schema) as holder:
+        provider.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(1)))
+        (held,) = provider.claim_runnable_instances("worker")
+        for number in range(5):
+            # The oldest one is stored last, so that the indexes have another order.
+            subscribe(provider, held, key=f"{number}", subscribe_as_of=EARLY - timedelta(days=number))
+            provider.publish_event(an_event(event_key=f"{number}", event_time=EARLY - timedelta(days=number)))
+        holder.execute("BEGIN")
+        holder.execute("SELECT 1 FROM event_subscriptions WHERE event_key = '2' FOR UPDATE")
+        calls: dict[str, Callable[[], object]] = {
+            "take": partial(provider.take_events, held),
+            "drop": partial(provider.drop_subscriptions, "w"),
+            "drop of a pointer": partial(provider.drop_subscriptions, "w", held.execution_pointers[0].id),
+            "delete": partial(provider.delete_workflow, "w"),
+        }
+        call = Background(calls[label])
+        wait_until(lambda: tables.execute(WAITING), "the subscription is waited for")
+        free = tables.execute("SELECT event_key FROM event_subscriptions ORDER BY seq FOR UPDATE SKIP LOCKED")
+        assert free == [("3",), ("4",)]
+        holder.execute("COMMIT")
+        call.result()
+        assert provider.subscriptions_of("w") == []

@@ -54,6 +54,9 @@ _RETRIED = ("40001", "40P01")
 #: Seconds after which the pool gives an attempt to connect up. A call that waits begins another one; the pool's own pauses grow to minutes.
 _GIVE_UP = 3.0
 
+#: Seconds that the end of the pool waits for each of its threads: one that is about to connect to a server that does not answer ends later.
+_GOODBYE = 0.5
+
 #: How often such a statement is tried.
 _ATTEMPTS = 10
 
@@ -369,7 +372,7 @@ class PostgresDatabase:
         if notifications is not None:
             notifications.close()
         if pool is not None and pool is not self._borrowed:
-            pool.close()
+            pool.close(_GOODBYE)
         self.bump()
 
     # -- fork ----------------------------------------------------------------------------------------------------------------------

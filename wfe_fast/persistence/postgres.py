@@ -228,7 +228,7 @@ class PostgresPersistenceProvider(StoreMethods):
             return
         try:
             super()._store_for(_about, work, args, done, duplicate)
-        except CommitOutcomeUnknownError:
+        except (CommitOutcomeUnknownError, KeyboardInterrupt, SystemExit):
             memory = None if _about is None else memory_of(_about)
             if _about is not None and memory is not None and isinstance(args[0], Change):
                 # Should it have been stored, the next attempt knows by the revision that it was our own.

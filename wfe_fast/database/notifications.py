@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -16,8 +18,8 @@ _log = logging.getLogger("wfe_fast.database")
 #: Seconds between attempts to connect again, the first and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
-#: How often the listener looks whether it is to end, in seconds.
-_LOOK = 0.5
+#: How long `close` waits for the thread, in seconds: far longer than it takes to end, but no attempt to connect is waited for.
+_GOODBYE = 0.5
 
 
 class Notifications:
@@ -31,15 +33,23 @@ class Notifications:
         self._channel = channel
         self._on_change = on_change
         self._closing = threading.Event()
+        # A byte in the one wakes up who listens to the other.
+        self._bell, self._rung = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name=f"wfe-fast listener {channel}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread and its connection."""
+        """End the thread and its connection. One that is being made to a server that does not answer ends by itself, when the attempt does."""
         self._closing.set()
-        self._thread.join()
+        with suppress(OSError):  # the thread has ended already
+            self._bell.send(b"!")
+        self._thread.join(_GOODBYE)
 
     def _run(self) -> None:
+        with self._bell, self._rung:
+            self._listen_again_and_again()
+
+    def _listen_again_and_again(self) -> None:
         pause = _FIRST_PAUSE
         while not self._closing.is_set():
             begun = time.monotonic()
@@ -53,13 +63,17 @@ class Notifications:
     def _listen(self) -> None:
         connection: psycopg.Connection[Any]
         with psycopg.connect(self._conninfo, autocommit=True) as connection:
+            if self._closing.is_set():
+                return
             connection.execute(f'LISTEN "{self._channel}"')
             self._on_change()
             poll = select.poll()
             poll.register(connection.pgconn.socket, select.POLLIN)
-            while not self._closing.is_set():
-                if not poll.poll(_LOOK * 1000):
-                    continue
+            poll.register(self._rung, select.POLLIN)
+            while True:
+                poll.poll()
+                if self._closing.is_set():
+                    return
                 connection.pgconn.consume_input()
                 told = False
                 while connection.pgconn.notifies() is not None:

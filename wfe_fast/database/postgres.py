@@ -54,6 +54,9 @@ _RETRIED = ("40001", "40P01")
 #: Seconds after which the pool gives an attempt to connect up. A call that waits begins another one; the pool's own pauses grow to minutes.
 _GIVE_UP = 3.0
 
+#: Seconds that the end of the pool waits for each of its threads: one that is about to connect to a server that does not answer ends later.
+_GOODBYE = 0.5
+
 #: How often such a statement is tried.
 _ATTEMPTS = 10
 
@@ -102,7 +105,7 @@ class PostgresDatabase:
         pgbouncer: bool = False,
         listen_dsn: str | None = None,
     ) -> None:
-        _check_options(dsn, pool, max_connections)
+        _check_options(dsn, pool, max_connections, application_name)
         _tell_once()
         self.names = names
         self._refusals = refusals
@@ -369,7 +372,7 @@ class PostgresDatabase:
         if notifications is not None:
             notifications.close()
         if pool is not None and pool is not self._borrowed:
-            pool.close()
+            pool.close(_GOODBYE)
         self.bump()
 
     # -- fork ----------------------------------------------------------------------------------------------------------------------
@@ -391,13 +394,15 @@ class PostgresDatabase:
         self._start()
 
 
-def _check_options(dsn: object, pool: object, max_connections: object) -> None:
+def _check_options(dsn: object, pool: object, max_connections: object, application_name: object) -> None:
     if (dsn is None) == (pool is None):
         raise InvalidValueError("dsn", "must be given, or else a pool", dsn)
     if pool is not None and not isinstance(pool, psycopg_pool.ConnectionPool):
         raise InvalidValueError("pool", "must be a psycopg_pool.ConnectionPool", pool)
     if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
         raise InvalidValueError("max_connections", "must be 1 or more", max_connections)
+    if not isinstance(application_name, str) or "\0" in application_name:
+        raise InvalidValueError("application_name", "must be text without NUL", application_name)
 
 
 def _tell_once() -> None:

@@ -185,16 +185,23 @@ class PostgresSession:
         """A server that went away has usually left a message: then nothing is sent, and the request is safe to repeat on another connection."""
         if self._pg.status == pq.ConnStatus.BAD:
             raise ConnectionBroken("the connection is closed", sent=False)
-        if self._poll.poll(0):
-            try:
+        try:
+            if self._poll.poll(0):
                 self._pg.consume_input()
-            except psycopg.Error as error:
-                raise self._broken(error, sent=False) from error
-            if self._poll.poll(0):  # readable, and nothing to read: the end of the stream
-                try:
+                if self._poll.poll(0):  # readable, and nothing to read: the end of the stream
                     self._pg.consume_input()
-                except psycopg.Error as error:
-                    raise self._broken(error, sent=False) from error
+        except psycopg.Error as error:
+            raise self._broken(self._farewell() or error, sent=False) from error
+
+    def _farewell(self) -> psycopg.OperationalError | None:
+        """What the server said when it ended a connection that was not asking anything."""
+        said: list[str] = []
+        handler, self._pg.notice_handler = self._pg.notice_handler, lambda notice: said.append(_primary(notice))
+        try:
+            self._pg.is_busy()  # reads what has arrived
+        finally:
+            self._pg.notice_handler = handler
+        return psycopg.OperationalError(said[-1]) if said else None
 
     def _broken(self, error: Exception, sent: bool) -> ConnectionBroken:
         self.close()
@@ -298,7 +305,7 @@ class PostgresSession:
             return (result.error_field(name) or b"").decode(errors="replace")
 
         code = part(pq.DiagnosticField.SQLSTATE)
-        message = part(pq.DiagnosticField.MESSAGE_PRIMARY)
+        message = _primary(result)
         if not code:
             raise psycopg.OperationalError(message or result.get_error_message() or "the connection was closed")
         detail = part(pq.DiagnosticField.MESSAGE_DETAIL)
@@ -325,6 +332,11 @@ class PostgresSession:
             for row in range(rows)
         ]
         return Answer(found, rows)
+
+
+def _primary(result: pq.abc.PGresult) -> str:
+    """The message of an error or a notice."""
+    return (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
 
 
 #: How a parameter looks in the server's text format. What it means, the statement says by a cast or a function's signature, so that a

@@ -251,7 +251,7 @@ class PostgresPersistenceProvider(StoreMethods):
             return
         try:
             super()._store_for(_about, work, args, done, duplicate, repeatable=repeatable)
-        except CommitOutcomeUnknownError:
+        except (CommitOutcomeUnknownError, KeyboardInterrupt, SystemExit):
             if _about is not None and isinstance(args[0], Change):
                 _doubt(_about, args[0])
             raise

@@ -14,6 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -71,21 +72,26 @@ def postgres_used_schemas(postgres_dsn: str) -> Iterator[list[str]]:
 
 
 def _empty(dsn: str, schema: str) -> bool:
-    """Empty all tables of a schema but the one that tells of its version. False, and nothing is done, where somebody else is connected."""
+    """Empty the tables of a schema. False, and nothing is done, where somebody else is connected."""
     import psycopg
 
     others = "SELECT 1 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-    tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename <> 'wfe_fast_migrations'"
     with psycopg.connect(dsn, autocommit=True) as connection:
         deadline = time.monotonic() + _GOODBYE
         while connection.execute(others).fetchone():  # a connection that was closed is still there for a moment
             if time.monotonic() > deadline:
                 return False
-        names = [row[0] for row in connection.execute(tables, [schema])]
-        if names:  # in one statement, so that it does not matter which table refers to which
-            parts = [f'd{number} AS (DELETE FROM "{schema}"."{name}")' for number, name in enumerate(names)]
-            connection.execute(f"WITH {', '.join(parts)} SELECT 1".encode())
+        empty_tables(connection, schema)
     return True
+
+
+def empty_tables(connection: Any, schema: str) -> None:
+    """Empty all tables of a schema but the one that tells of its version. `connection` is one of psycopg's, in autocommit mode."""
+    tables = "SELECT tablename FROM pg_tables WHERE schemaname = %s AND tablename <> 'wfe_fast_migrations'"
+    names = [row[0] for row in connection.execute(tables, [schema])]
+    if names:  # in one statement, so that it does not matter which table refers to which
+        parts = [f'd{number} AS (DELETE FROM "{schema}"."{name}")' for number, name in enumerate(names)]
+        connection.execute(f"WITH {', '.join(parts)} SELECT 1".encode())
 
 
 def _execute(dsn: str, statement: str) -> None:

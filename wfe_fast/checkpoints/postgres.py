@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -22,7 +22,13 @@ from wfe_fast.database.postgres_block import PostgresBlock
 from wfe_fast.database.postgres_clock import ServerClock
 from wfe_fast.database.postgres_names import Names
 from wfe_fast.database.postgres_schema import Schema, declared
-from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, SchemaMismatchError, WorkflowNotFoundError
+from wfe_fast.errors import (
+    ClaimLostError,
+    ExecutionNotFoundError,
+    SchemaMismatchError,
+    StoreUnavailableError,
+    WorkflowNotFoundError,
+)
 
 T = TypeVar("T")
 
@@ -163,10 +169,11 @@ class PostgresCheckpointStore(StoreMethods):
         return self._database.block_of_thread() is not None
 
     def _present(self) -> datetime:
-        """The server's clock, as far as we know it. The first call that may asks the server."""
+        """The server's clock, as far as we know it. The first call asks the server; while that is away it is our own."""
         if not self._learned and not self._in_block():
-            self._server_clock.learn(self._server_now)
-            self._learned = True
+            with suppress(StoreUnavailableError):
+                self._server_clock.learn(self._server_now)
+                self._learned = True
         return self._server_clock()
 
     def _server_now(self) -> int:

@@ -51,7 +51,7 @@ SELECT {execution} FROM @workflow_executions e WHERE workflow_execution_id = :ex
 SELECT status, claim_fence FROM @workflow_executions WHERE workflow_execution_id = :execution_id::text;
 
 -- name: load_by_status(statuses)
-SELECT {execution} FROM @workflow_executions e WHERE status = ANY (ARRAY(SELECT json_array_elements_text(:statuses::json)));
+SELECT {execution} FROM @wfe_by_status(:statuses) e;
 
 -- name: list_executions(after_time, after_id, limit)
 SELECT {execution} FROM @workflow_executions e WHERE {page};

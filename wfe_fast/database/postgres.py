@@ -121,6 +121,9 @@ class PostgresDatabase:
             ),
         }
         self._conninfo = _conninfo(dsn, "dsn") if pool is None else _conninfo_of(pool)
+        #: Whether transactions have to say that they are READ COMMITTED, as those on connections that others set up: found out when the tables
+        #: are looked at.
+        self._isolate = pool is not None or pgbouncer or "options" in psycopg.conninfo.conninfo_to_dict(self._conninfo)
         if pool is None:
             self._conninfo = _with_settings(self._conninfo, application_name, {} if pgbouncer else limits)
         self._listen_conninfo = self._conninfo if listen_dsn is None else _conninfo(listen_dsn, "listen_dsn")
@@ -130,9 +133,6 @@ class PostgresDatabase:
         self.fork_unsafe = False
         self._closed = False
         self._forked = False
-        #: Whether transactions have to say that they are READ COMMITTED, as those on connections that we do not set up: found out when the
-        #: tables are looked at.
-        self._isolate = pool is not None or pgbouncer
         self._lock = threading.Lock()
         self._start()
         follow_forks(self)

@@ -59,6 +59,13 @@ BEGIN
     END IF;
 END $$;
 
+-- Planned anew each time: which statuses these are says whether it is a few rows or most of the table.
+CREATE FUNCTION @wfe_by_status(p_statuses TEXT) RETURNS SETOF @workflow_executions LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY EXECUTE 'SELECT * FROM @workflow_executions WHERE status = ANY ($1)'
+        USING ARRAY(SELECT json_array_elements_text(p_statuses::json));
+END $$;
+
 -- Each row: [execution, index, name, status, input, output, message, attempt, ref, started, completed, kind, type, is_final, …]. To be called
 -- behind the lock of their executions; no position and attempt twice.
 CREATE FUNCTION @wfe_put_checkpoints(p_rows TEXT) RETURNS void LANGUAGE sql VOLATILE AS $$

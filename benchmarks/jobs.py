@@ -26,9 +26,12 @@ class Job:
     """
 
     name: str
-    fill: Callable[[PersistenceProvider, int], None]
-    call: Callable[[PersistenceProvider, int], Call]
+    fill: Callable[[Any, int], None]
+    call: Callable[[Any, int], Call]
 
+
+#: So many objects lie ready for one turn, which has no more calls.
+PREPARED = 500
 
 #: Numbers that no other call has, of this process.
 _numbers = count(1)
@@ -47,12 +50,8 @@ def _one_each(pointers: int) -> Callable[[PersistenceProvider, int], None]:
 
 
 def _create(provider: PersistenceProvider, thread: int) -> Call:
-    made: Iterator[WorkflowInstance] = iter([a_workflow(10, f"c{next(_numbers)}") for _ in range(_PREPARED)])
+    made: Iterator[WorkflowInstance] = iter([a_workflow(10, f"c{next(_numbers)}") for _ in range(PREPARED)])
     return lambda: provider.create_new_workflow(next(made))
-
-
-#: So many objects lie ready for one turn.
-_PREPARED = 500
 
 
 def _get(provider: PersistenceProvider, thread: int) -> Call:

@@ -5,7 +5,7 @@ The statements are recorded while the job is done once on a store that is in the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,14 +21,17 @@ Execute = Callable[[Any, Any], Any]
 
 
 class Tape:
-    """The statements of call after call."""
+    """The statements of turn after turn: what was done to make the call, and what each call did."""
 
-    def __init__(self, calls: Sequence[Sequence[Statement]]) -> None:
-        self._calls: Iterator[Sequence[Statement]] = iter(calls)
+    def __init__(self, turns: Iterable[tuple[Sequence[Statement], Sequence[Sequence[Statement]]]]) -> None:
+        self._turns = iter(turns)
 
     def play(self, execute: Execute) -> Callable[[], None]:
-        """A call of this floor: executes what the next recorded call did, and fetches what it returns."""
-        calls = self._calls
+        """A call of this floor for the next turn: executes what the next recorded call did, and fetches what it returns."""
+        made, turn = next(self._turns)
+        for statement, values in made:
+            execute(statement, values)
+        calls = iter(turn)
 
         def replay() -> None:
             for statement, values in next(calls):

@@ -32,7 +32,7 @@ ALLOWED = {
     "host": BASE | {"workers", "persistence.contract", "persistence.models"},
     "durable": BASE | {"workers", "checkpoints.contract", "checkpoints.models"},
     "sqlite": BASE | {"database", "persistence", "checkpoints", "state"},
-    "postgres": BASE | {"database", "persistence", "checkpoints"},
+    "postgres": BASE | {"database", "persistence", "checkpoints", "state"},
     "": BASE | {"persistence", "sqlite", "postgres"},
     "cli": BASE
     | {"", "database", "persistence", "host", "checkpoints", "durable", "state", "sqlite", "postgres", "workers"},

@@ -15,13 +15,13 @@ import pytest
 from wfe_fast.sqlite import SqliteBackend
 from wfe_fast.state import Event, NodeCompleted, Tenant, ToolCalled
 from wfe_fast.state.sqlite import STATEMENTS
-from wfe_fast.state.statements import Statements
+from wfe_fast.state.sqlite_statements import SqliteStatements
 from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.state.factories import QUEUE, an_event, an_execution, an_item, completed
 
 #: Statements that read all of a table, which has a row for each tenant, or one.
 WHOLE = {"list_tenants", "tenant_ids", "count_executions"}
-NAMES = sorted(get_type_hints(Statements))
+NAMES = sorted(get_type_hints(SqliteStatements))
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,8 @@ SELECT printf('%08d-0000-4000-8000-%012d', length(?2), i), CASE WHEN ?4 > 1 THEN
 """
 _MANY_EVENTS = """
 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
-INSERT INTO state_events (execution, sequence, id, type, node_id, kind, created_at)
-SELECT 1, i, 'e' || i, 'tool_called', 'n', '{"type":"tool_called","node_id":"n","tool":"t"}', i FROM n
+INSERT INTO state_events (execution, tenant_id, sequence, id, type, node_id, kind, created_at)
+SELECT 1, 'default', i, 'e' || i, 'tool_called', 'n', '{"type":"tool_called","node_id":"n","tool":"t"}', i FROM n
 """
 
 EXECUTION = an_execution(execution_id=UUID(int=1))

@@ -21,7 +21,7 @@ ODD = '{ "b":1.50, "type" : "quantum_leap","a":1e5,"\\u0061b":"\\u00e9\\/","n":1
 
 
 def stored_kinds(backend: SqliteBackend) -> list[str]:
-    return [row[5] for row in dump(backend)["state_events"]]
+    return [row[6] for row in dump(backend)["state_events"]]
 
 
 def rewrite(path: Path, sql: str, *params: Any) -> None:

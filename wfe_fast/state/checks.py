@@ -12,6 +12,9 @@ from wfe_fast.codec import checked_text
 from wfe_fast.errors import InvalidValueError
 from wfe_fast.stored import micros
 
+#: Before every other id.
+NO_ID = str(UUID(int=0))
+
 #: Numbers of events and priorities fit a 64-bit column with room to add to them.
 MAX_NUMBER = 2**53
 

@@ -8,24 +8,12 @@ from uuid import UUID
 from wfe_fast.checks import check_enum, check_int, check_limit
 from wfe_fast.clock import UTC, from_micros, to_micros
 from wfe_fast.codec import checked_text
-from wfe_fast.database.base import Row, Session, UniqueViolation
-from wfe_fast.errors import (
-    DuplicateExecutionError,
-    ExecutionNotFoundError,
-    InvalidTransitionError,
-    InvalidValueError,
-)
-from wfe_fast.state.checks import check_id, check_label, page_key, parse_page_key
+from wfe_fast.database.base import UniqueViolation
+from wfe_fast.errors import DuplicateExecutionError, ExecutionNotFoundError
+from wfe_fast.state.checks import NO_ID, check_id, check_label, page_key, parse_page_key
 from wfe_fast.state.logs import LogMethods
-from wfe_fast.state.models import (
-    TERMINAL_STATUSES,
-    TRANSITIONS,
-    Page,
-    WorkflowDefinition,
-    WorkflowExecution,
-    WorkflowStatus,
-)
-from wfe_fast.state.operations import Head, all_rows, one, run
+from wfe_fast.state.models import Page, WorkflowDefinition, WorkflowExecution, WorkflowStatus
+from wfe_fast.state.operations import all_rows, one, run
 from wfe_fast.state.rows import definition_row, execution_from, execution_row, status_from
 from wfe_fast.stored import json_text, stored_json
 
@@ -40,11 +28,7 @@ class ExecutionMethods(LogMethods):
 
     def store_workflow(self, definition: WorkflowDefinition) -> None:
         tenant, *rest = definition_row(definition)
-        self._write(self._store_workflow, (self._tenant or tenant, *rest))
-
-    def _store_workflow(self, session: Session, row: Row) -> None:
-        self._admit_workflow(session, row[0], row[1], self._now())
-        session.run(self._sql.store_workflow, row)
+        self._write(self._work.store_workflow, (self._tenant or tenant, *rest))
 
     def get_workflow(self, workflow_id: str, version: str) -> WorkflowDefinition | None:
         id, wanted = check_label(workflow_id, "workflow_id"), check_label(version, "version")
@@ -64,17 +48,9 @@ class ExecutionMethods(LogMethods):
     def create_execution(self, execution: WorkflowExecution) -> None:
         row = execution_row(execution)
         try:
-            self._write(self._create_execution, row)
+            self._write(self._work.create_execution, self._home, row)
         except UniqueViolation as error:
             raise DuplicateExecutionError(row[0]) from error
-
-    def _create_execution(self, session: Session, row: Row) -> Head:
-        tenant = self._home
-        self._admit_execution(session, tenant, self._now())
-        inserted = session.one(self._sql.insert_execution, (tenant, *row))
-        assert inserted is not None  # an INSERT with RETURNING returns its row, or raises
-        session.run(self._sql.insert_log, inserted)
-        return Head(inserted[0], tenant, row[3], 0, 0)
 
     def get_execution(self, execution_id: UUID) -> WorkflowExecution | None:
         row = self._read(one, self._sql.get_execution, (check_id(execution_id, "execution_id"), self._tenant))
@@ -82,43 +58,17 @@ class ExecutionMethods(LogMethods):
 
     def update_execution_status(self, execution_id: UUID, status: WorkflowStatus) -> None:
         id = check_id(execution_id, "execution_id")
-        self._write(self._change_status, id, check_enum(status, WorkflowStatus, "status"))
-
-    def _change_status(self, session: Session, id: str, wanted: WorkflowStatus) -> None:
-        head = self._head(session, id)
-        if head.status != wanted.value:
-            self._set_status(session, head, id, wanted, self._now())
-
-    def _set_status(self, session: Session, head: Head, id: str, wanted: WorkflowStatus, now: int) -> None:
-        """Let an execution have another status, where its own leads there."""
-        if wanted not in TRANSITIONS.get(WorkflowStatus(head.status), ()):
-            raise InvalidTransitionError(id, head.status, wanted.value)
-        session.run(
-            self._sql.set_status, (head.execution, wanted.value, now, now if wanted in TERMINAL_STATUSES else None)
-        )
-        if wanted is WorkflowStatus.CANCELLED:
-            session.run(self._sql.cancel_items, (head.execution, now))
+        self._write(self._work.change_status, id, check_enum(status, WorkflowStatus, "status"))
 
     def update_execution_current_state(self, execution_id: UUID, state: Any) -> None:
         id = check_id(execution_id, "execution_id")
-        params = (id, self._tenant, json_text(state, "state"), self._now())
+        params = (id, self._tenant, json_text(state, "state"), self._bound_now())
         if not self._write(run, self._sql.update_execution_current_state, params):
             raise ExecutionNotFoundError(id)
 
     def patch_append_array(self, execution_id: UUID, key: str, value: Any) -> None:
         id = check_id(execution_id, "execution_id")
-        path = _path(checked_text(key, "key"))
-        self._write(self._patch_append_array, id, key, path, json_text(value, "value"), self._now())
-
-    def _patch_append_array(self, session: Session, id: str, key: str, path: str, value: str, now: int) -> None:
-        if session.run(self._sql.patch_append_array, (id, self._tenant, path, f"{path}[#]", value, now)):
-            return
-        row = session.one(self._sql.state_type, (id, self._tenant))
-        if row is None:
-            raise ExecutionNotFoundError(id)
-        if row[0] != "object":
-            raise InvalidValueError("current_state", "must be an object where something is appended in it", row[0])
-        raise InvalidValueError("key", "names something in the state that is not an array", key)
+        self._write(self._work.patch_append_array, id, checked_text(key, "key"), json_text(value, "value"))
 
     def list_executions(
         self,
@@ -131,7 +81,7 @@ class ExecutionMethods(LogMethods):
         wanted = None if status is None else check_enum(status, WorkflowStatus, "status").value
         most = check_limit(limit)
         key = _key_of(after)
-        span = (*(key or (_EVER, "")), most + 1, check_int(offset, "offset"))
+        span = (*(key or (_EVER, NO_ID)), most + 1, check_int(offset, "offset"))
         sql = self._sql
         if self._tenant is None:
             rows = (
@@ -152,13 +102,6 @@ class ExecutionMethods(LogMethods):
         else:
             rows = self._read(all_rows, self._sql.count_executions_of_tenant, (self._tenant,))
         return {status_from(status, self._store): count for status, count in rows}
-
-
-def _path(key: str) -> str:
-    """The place of `key` in an object, as a JSON path. What has a meaning in a path is written as an escape."""
-    special = {'"', "\\"}
-    escaped = "".join(f"\\u{ord(char):04x}" if char in special or char < " " else char for char in key)
-    return f'$."{escaped}"'
 
 
 def _page_key(execution: WorkflowExecution) -> str:

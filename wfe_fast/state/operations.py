@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
-from wfe_fast.clock import Clock, checked_moment, from_micros, to_micros
-from wfe_fast.database.base import Row, Session, Work
-from wfe_fast.errors import ExecutionNotFoundError
+from wfe_fast.clock import Clock, checked_moment, to_micros
+from wfe_fast.database.base import Row, Session
+from wfe_fast.database.base import Work as Operation
 from wfe_fast.state.checks import check_id
 from wfe_fast.state.models import DEFAULT_TENANT
 from wfe_fast.state.statements import Statements
+from wfe_fast.state.work import Work
 
 T = TypeVar("T")
-
-
-class Head(NamedTuple):
-    """What a write has to know of its execution."""
-
-    execution: int
-    tenant_id: str
-    status: str
-    last_sequence: int
-    snapshot_at: int
 
 
 class Operations(ABC):
     """Base of the methods by noun. What is given to `_write` may run more than once, so it changes nothing outside the database."""
 
     _sql: Statements
+    _work: Work
     _clock: Clock
     _store: str
     """Names the database in errors."""
     _tenant: str | None
     """The only tenant whose rows there are for this object; None = all."""
-    _snapshot_every: int | None
-    _keep_snapshots: int | None
 
     @property
     def clock(self) -> Clock:
@@ -49,16 +39,24 @@ class Operations(ABC):
         return self._tenant
 
     @abstractmethod
-    def _write(self, work: Work[T], *args: Any) -> T:
+    def _write(self, work: Operation[T], *args: Any) -> T:
         """Run ``work(session, *args)`` in a transaction."""
 
     @abstractmethod
-    def _read(self, work: Work[T], *args: Any) -> T:
+    def _read(self, work: Operation[T], *args: Any) -> T:
         """Run ``work(session, *args)``, a single query."""
 
     @abstractmethod
-    def _snapshot(self, work: Work[T], *args: Any) -> T:
+    def _snapshot(self, work: Operation[T], *args: Any) -> T:
         """Run ``work(session, *args)``, several queries, on one snapshot."""
+
+    def _repeat(self, work: Operation[T], *args: Any) -> T:
+        """`_write` for what may be done twice without harm: a connection that breaks in the middle is no problem then."""
+        return self._write(work, *args)
+
+    def _read_anywhere(self, work: Operation[T], *args: Any) -> T:
+        """`_read` of what is the same from every view."""
+        return self._read(work, *args)
 
     @property
     def _home(self) -> str:
@@ -69,34 +67,15 @@ class Operations(ABC):
         """Now, in microseconds."""
         return to_micros(checked_moment(self._clock(), "clock"))
 
-    def _head(self, session: Session, execution_id: str) -> Head:
-        """The execution that a write is about.
-
-        Raises:
-            ExecutionNotFoundError: there is none, or none in this scope.
-        """
-        row = session.one(self._sql.execution_head, (execution_id, self._tenant))
-        if row is None:
-            raise ExecutionNotFoundError(execution_id)
-        return Head(*row)
-
-    def _tenants_in_scope(self, session: Session) -> list[str]:
-        """Whose rows a method that works tenant by tenant has to visit."""
-        if self._tenant is not None:
-            return [self._tenant]
-        return [row[0] for row in session.all(self._sql.tenant_ids)]
+    def _bound_now(self) -> int | None:
+        """The present moment as a statement takes it: None where the database's own clock decides."""
+        return self._now()
 
 
 def execution_id_of(value: object, field: str = "execution_id") -> tuple[str, UUID]:
     """A caller's execution id, checked: as text, and as it was."""
     text = check_id(value, field)
     return text, UUID(text)
-
-
-def month_of(now: int) -> int:
-    """The month of a moment in microseconds: year * 12 + month - 1, in UTC."""
-    moment = from_micros(now)
-    return moment.year * 12 + moment.month - 1
 
 
 def run(session: Session, sql: str, params: Row) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -20,7 +20,7 @@ from wfe_fast.state.checks import (
     check_label,
     check_sequence_number,
 )
-from wfe_fast.state.events import AnyEventKind, node_id_of
+from wfe_fast.state.events import AnyEventKind, NodeCompleted, node_id_of
 from wfe_fast.state.kinds import decode_kind, encode_kind
 from wfe_fast.state.models import (
     ApiToken,
@@ -130,8 +130,25 @@ def execution_from(row: Row, store: str) -> WorkflowExecution:
 # -- events and snapshots ----------------------------------------------------------------------------------------------------------
 
 
-def event_row(event: object, field: str = "event") -> Row:
-    """The id, type, node, kind and time of an event.
+#: As many tokens, and as much money, as one event adds at most, so that a month's sums stay inside their columns.
+_MOST_TOKENS = 2**61
+_MOST_COST = 1e300
+
+
+class NewEvent(NamedTuple):
+    """An event, checked and encoded, and what it says was used."""
+
+    id: str
+    type: str
+    node_id: str | None
+    kind: str
+    created_at: int
+    tokens: int = 0
+    cost: float = 0.0
+
+
+def event_row(event: object, field: str = "event") -> NewEvent:
+    """The id, type, node, kind and time of an event, and what it has used.
 
     Raises:
         InvalidValueError: a field is of a wrong kind, or a naive datetime.
@@ -145,14 +162,18 @@ def event_row(event: object, field: str = "event") -> Row:
     )
 
 
-def own_event_row(id: str, kind: AnyEventKind, now: int) -> Row:
+def own_event_row(id: str, kind: AnyEventKind, now: int) -> NewEvent:
     """The same for an event of the store's own making."""
     name, text = encode_kind(kind, "kind")
     return _event_row(id, name, kind, text, now)
 
 
-def _event_row(id: str, name: str, kind: AnyEventKind, text: str, created: int) -> Row:
-    return id, name, node_id_of(kind), text, created
+def _event_row(id: str, name: str, kind: AnyEventKind, text: str, created: int) -> NewEvent:
+    if not isinstance(kind, NodeCompleted):
+        return NewEvent(id, name, node_id_of(kind), text, created)
+    tokens = min((kind.input_tokens or 0) + (kind.output_tokens or 0), _MOST_TOKENS)
+    cost = max(-_MOST_COST, min(float(kind.cost_usd or 0), _MOST_COST))
+    return NewEvent(id, name, node_id_of(kind), text, created, tokens, cost)
 
 
 def event_from(row: Row, execution_id: UUID, store: str) -> Event:

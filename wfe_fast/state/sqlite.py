@@ -13,12 +13,13 @@ from wfe_fast.database.sqlite_connection import Synchronous
 from wfe_fast.errors import TenantScopeError
 from wfe_fast.state.checks import check_label
 from wfe_fast.state.contract import StateBackend
-from wfe_fast.state.statements import Statements
+from wfe_fast.state.sqlite_statements import SqliteStatements
+from wfe_fast.state.sqlite_work import SqliteWork
 from wfe_fast.state.store import StoreMethods, check_options
 
 T = TypeVar("T")
 
-STATEMENTS = Statements.load("wfe_fast.state", "sqlite.sql")
+STATEMENTS = SqliteStatements.load("wfe_fast.state", "sqlite.sql")
 
 #: The name of this contract's line of migrations.
 LINE = "state"
@@ -50,6 +51,7 @@ class SqliteBackend(StoreMethods):
         self._tenant = tenant
         self._snapshot_every = snapshot_every
         self._keep_snapshots = keep_snapshots
+        self._work = SqliteWork(STATEMENTS, database.name, tenant, self._now, snapshot_every, keep_snapshots)
 
     @classmethod
     def connect(

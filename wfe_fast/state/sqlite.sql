@@ -141,9 +141,9 @@ SELECT last_sequence, snapshot_at FROM state_logs WHERE execution = :execution;
 -- name: advance_log(execution, last_sequence)
 UPDATE state_logs SET last_sequence = :last_sequence WHERE execution = :execution;
 
--- name: insert_event(execution, sequence, id, type, node_id, kind, created_at)
-INSERT INTO state_events (execution, sequence, id, type, node_id, kind, created_at)
-VALUES (:execution, :sequence, :id, :type, :node_id, :kind, :created_at);
+-- name: insert_event(execution, tenant_id, sequence, id, type, node_id, kind, created_at)
+INSERT INTO state_events (execution, tenant_id, sequence, id, type, node_id, kind, created_at)
+VALUES (:execution, :tenant_id, :sequence, :id, :type, :node_id, :kind, :created_at);
 
 -- name: events_since(id, tenant, since)
 SELECT e.id, e.sequence, e.type, e.kind, e.created_at
@@ -158,9 +158,9 @@ WHERE x.id = :id AND (:tenant IS NULL OR x.tenant_id = :tenant);
 -- A snapshot's id is in one place only: written elsewhere in its execution, it is not where it was.
 DELETE FROM state_snapshots WHERE id = :id AND execution = :execution AND at_sequence != :at_sequence;
 
--- name: write_snapshot(execution, at_sequence, id, status, last_sequence, created_at, state, completed_nodes, active_nodes)
-INSERT INTO state_snapshots (execution, at_sequence, id, status, last_sequence, created_at, state, completed_nodes, active_nodes)
-VALUES (:execution, :at_sequence, :id, :status, :last_sequence, :created_at, :state, :completed_nodes, :active_nodes)
+-- name: write_snapshot(execution, tenant_id, at_sequence, id, status, last_sequence, created_at, state, completed_nodes, active_nodes)
+INSERT INTO state_snapshots (execution, tenant_id, at_sequence, id, status, last_sequence, created_at, state, completed_nodes, active_nodes)
+VALUES (:execution, :tenant_id, :at_sequence, :id, :status, :last_sequence, :created_at, :state, :completed_nodes, :active_nodes)
 ON CONFLICT (execution, at_sequence) DO UPDATE SET id = excluded.id, status = excluded.status, last_sequence = excluded.last_sequence,
     created_at = excluded.created_at, state = excluded.state, completed_nodes = excluded.completed_nodes,
     active_nodes = excluded.active_nodes;

@@ -83,6 +83,7 @@ CREATE TABLE state_events (
     execution INTEGER NOT NULL REFERENCES state_executions (seq),
     sequence INTEGER NOT NULL,
     id TEXT NOT NULL UNIQUE,
+    tenant_id TEXT NOT NULL REFERENCES state_tenants (id),
     type TEXT NOT NULL,
     node_id TEXT,
     kind TEXT NOT NULL,
@@ -94,6 +95,7 @@ CREATE TABLE state_snapshots (
     execution INTEGER NOT NULL REFERENCES state_executions (seq),
     at_sequence INTEGER NOT NULL,
     id TEXT NOT NULL UNIQUE,
+    tenant_id TEXT NOT NULL REFERENCES state_tenants (id),
     status TEXT NOT NULL
         CHECK (status IN ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled', 'limit_exceeded')),
     last_sequence INTEGER NOT NULL,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -10,6 +11,7 @@ import pytest
 
 from tests.persistence.tables import Tables, deadlocks
 from wfe_fast.postgres import PostgresPersistenceProvider
+from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.persistence.factories import (
     EARLY,
     KEY,
@@ -20,6 +22,7 @@ from wfe_fast.testing.persistence.factories import (
     an_event,
     pointers,
     subscribe,
+    waiting_workflow,
 )
 from wfe_fast.testing.racing import race_threads, values
 from wfe_fast.testing.waiting import Background, wait_until
@@ -112,3 +115,37 @@ def test_subscriptions_are_locked_in_one_order(
         holder.execute("COMMIT")
         call.result()
         assert provider.subscriptions_of("w") == []
+
+
+@pytest.mark.parametrize("clock", [None, ManualClock()], ids=["the server's clock", "a clock that stands still"])
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "SELECT 1 FROM workflows FOR UPDATE",
+        "SELECT 1 FROM event_subscriptions FOR UPDATE",
+        f"SELECT pg_advisory_xact_lock_shared(wfe_key('{NAME}', '{KEY}'))",
+    ],
+    ids=["workflows", "subscriptions", "key"],
+)
+def test_whoever_dispatches_does_not_spin_while_a_delivery_is_held_up(
+    open_provider: Callable[..., PostgresPersistenceProvider], tables: Tables, lock: str, clock: ManualClock | None
+) -> None:
+    with open_provider(clock=clock) as provider:
+        instance, _ = waiting_workflow(provider)
+        provider.create_event(an_event())
+        tables.execute("BEGIN")
+        tables.execute(lock)
+        looks = 0
+        end = time.monotonic() + 1
+        while (left := end - time.monotonic()) > 0:
+            if provider.wait_for_work(left):
+                looks += 1
+                assert provider.dispatch_events() == 0
+        assert 2 <= looks <= 10
+        assert provider.dispatch_events() == 0
+        due = provider.next_due()
+        assert due is not None
+        assert timedelta(0) < due - provider.clock() <= timedelta(seconds=0.3)
+        tables.execute("COMMIT")
+        wait_until(lambda: provider.wait_for_work(60) and provider.dispatch_events(), "the event is delivered")
+        assert provider.get_workflow_instance(instance.id).execution_pointers[0].event_published

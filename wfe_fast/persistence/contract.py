@@ -303,7 +303,8 @@ class EventOperations(Protocol):
         """Deliver unprocessed events whose time has come, oldest first, as `publish_event` does.
 
         Returns:
-            How many deliveries were made and events finished; 0 = nothing was left to do.
+            How many deliveries were made and events finished; 0 = nothing was left to do, or only what open transactions of others hold up:
+            that is tried again when `next_due` says so.
         """
         ...
 
@@ -486,7 +487,8 @@ class PersistenceProvider(PersistenceTransaction, Protocol):
 
     def next_due(self, definitions: Iterable[tuple[str, int]] | None = None) -> datetime | None:
         """When there will be something to do: the earliest of unclaimed runnable workflows (of `definitions`, where given), the ends of
-        claims on due ones, unprocessed events and commands; None where there is nothing."""
+        claims on due ones, unprocessed events and commands; None where there is nothing. Events that `dispatch_events` could not deliver, because
+        an open transaction holds what they go to, are due a little later (up to a quarter of a second)."""
         ...
 
     def wait_for_work(self, timeout: Duration, definitions: Iterable[tuple[str, int]] | None = None) -> bool:

@@ -117,8 +117,8 @@ SELECT held FROM @wfe_renew(:claims, :length, :now);
 -- name: release(seq, id, fence, now)
 SELECT @wfe_release(:seq, :id, :fence, :now);
 
--- name: next_due(pairs, now)
-SELECT due, now FROM @wfe_next_due(:pairs, :now);
+-- name: next_due(pairs, now, events_wait)
+SELECT due, now FROM @wfe_next_due(:pairs, :now, :events_wait);
 
 -- ---- events ----------------------------------------------------------------------------------------------------------------
 
@@ -148,7 +148,7 @@ SELECT CASE WHEN NOT is_processed THEN @wfe_wake() END FROM marked;
 SELECT @wfe_publish(:id, :event_name, :event_key, :event_data, :event_time, :limit, :now);
 
 -- name: dispatch(limit, now)
-SELECT @wfe_dispatch(:limit, :now);
+SELECT done, held_up FROM @wfe_dispatch(:limit, :now);
 
 -- name: take(workflow_id, fence)
 SELECT * FROM @wfe_take(:workflow_id, :fence);

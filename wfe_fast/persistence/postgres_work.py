@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,10 @@ _STALE = "WFST1"
 
 #: A revision moves by a random step. After a commit whose outcome is unknown the caller knows by the number whether it was his.
 _STRIDE_BITS = 20
+
+
+#: Seconds until events that other transactions hold up are said to be due again: the first time, and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 
 
 class PostgresWork:
@@ -49,6 +54,9 @@ class PostgresWork:
         self._store = store
         self._now = bound_now
         self._block = block
+        #: How long, in seconds, nobody need look whether events can be delivered that other transactions hold up; 0 = there are none.
+        self._pause = 0.0
+        self._paused_until = 0.0
 
     def opening(
         self, workflows: list[str], publishes: list[tuple[str, str]], awaits: list[tuple[str, str]]
@@ -196,7 +204,15 @@ class PostgresWork:
         return bool(self._value(session, self._sql.publish, *row[:5], limit, self._now()))
 
     def dispatch(self, session: Session, limit: int) -> int:
-        return int(self._value(session, self._sql.dispatch, limit, self._now()))
+        row = session.one(self._sql.dispatch, (limit, self._now()))
+        assert row is not None  # the function returns a row
+        done, held_up = row
+        if done or not held_up:
+            self._pause = 0.0
+        else:
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE) or _FIRST_PAUSE
+            self._paused_until = time.monotonic() + self._pause
+        return int(done)
 
     def take(self, session: Session, workflow_id: str, fence: int | None) -> list[Row]:
         return session.all(self._sql.take, (workflow_id, fence))
@@ -233,7 +249,9 @@ class PostgresWork:
         self._value(session, self._sql.finish_command, id, revision, until)
 
     def next_due(self, session: Session, pairs: Pairs | None) -> tuple[int | None, int]:
-        row = session.one(self._sql.next_due, (_pairs(pairs), self._now()))
+        left = self._paused_until - time.monotonic() if self._pause else 0.0
+        wait = int(left * 1_000_000) if left > 0 else None
+        row = session.one(self._sql.next_due, (_pairs(pairs), self._now(), wait))
         assert row is not None  # the function returns a row
         return row[0], row[1]
 

@@ -104,15 +104,17 @@ BEGIN
         ORDER BY w.seq FOR NO KEY UPDATE;
 END $$;
 
--- When there will be something to do, in microseconds (a number of any size: next_execution may lie anywhere), and now.
-CREATE FUNCTION @wfe_next_due(p_pairs TEXT, p_now BIGINT) RETURNS TABLE (due NUMERIC, now BIGINT) LANGUAGE plpgsql STABLE AS $$
+-- When there will be something to do, in microseconds (a number of any size: next_execution may lie anywhere), and now. For so many
+-- microseconds from now nothing can be done about events (null = it can).
+CREATE FUNCTION @wfe_next_due(p_pairs TEXT, p_now BIGINT, p_events_wait BIGINT) RETURNS TABLE (due NUMERIC, now BIGINT) LANGUAGE plpgsql STABLE AS $$
 DECLARE
+    moment BIGINT := @wfe_micros(@wfe_now(p_now));
     r RECORD;
     d JSON;
     free BIGINT;
     earliest NUMERIC;
 BEGIN
-    SELECT @wfe_micros(coalesce(due_at, event_time)) INTO earliest FROM @events
+    SELECT greatest(@wfe_micros(coalesce(due_at, event_time)), moment + p_events_wait) INTO earliest FROM @events
     WHERE is_processed IS NOT TRUE ORDER BY coalesce(due_at, event_time), seq LIMIT 1;
     -- The rows come in the order of when they are due, and the first free one ends the search. Those before it are leased.
     FOR r IN SELECT execute_time, lease_until FROM @scheduled_commands ORDER BY execute_time, id LOOP
@@ -136,5 +138,5 @@ BEGIN
                     AND claim_until IS NOT NULL AND next_execution + 0 <= coalesce(free, 9223372036854775807)));
         END LOOP;
     END IF;
-    RETURN QUERY SELECT earliest, @wfe_micros(@wfe_now(p_now));
+    RETURN QUERY SELECT earliest, moment;
 END $$;

@@ -109,17 +109,19 @@ BEGIN
     RETURN FALSE;
 END $$;
 
--- Deliver what is due. A key that somebody else works on is left to them.
-CREATE FUNCTION @wfe_dispatch(p_limit INT, p_now BIGINT) RETURNS INT LANGUAGE plpgsql AS $$
+-- Deliver what is due. A key that somebody else works on is left to them. `held_up` = something was left because another transaction holds
+-- its key or a row.
+CREATE FUNCTION @wfe_dispatch(p_limit INT, p_now BIGINT, OUT done INT, OUT held_up BOOLEAN) LANGUAGE plpgsql AS $$
 DECLARE
     c RECORD;
     e @events;
     d RECORD;
     passed BIGINT[] := '{}';
-    done INT := 0;
     -- Not in the query, where a moment that may change with every row cannot bound the walk along the index.
     moment TIMESTAMPTZ := @wfe_now(p_now);
 BEGIN
+    done := 0;
+    held_up := FALSE;
     FOR c IN SELECT x.id, @wfe_key(x.event_name, x.event_key) AS key FROM @events x
         WHERE x.is_processed IS NOT TRUE AND coalesce(x.due_at, x.event_time) <= moment
         ORDER BY coalesce(x.due_at, x.event_time), x.seq LIMIT p_limit
@@ -128,6 +130,7 @@ BEGIN
         CONTINUE WHEN c.key = ANY (passed);
         IF NOT pg_try_advisory_xact_lock(c.key) THEN
             passed := passed || c.key;
+            held_up := TRUE;
             CONTINUE;
         END IF;
         SELECT * INTO e FROM @events x WHERE x.id = c.id AND x.is_processed IS NOT TRUE;
@@ -136,12 +139,12 @@ BEGIN
         done := done + d.delivered + d.finished::int;
         IF NOT d.finished THEN
             passed := passed || c.key;
+            held_up := held_up OR d.busy;
         END IF;
     END LOOP;
     IF done > 0 THEN
         PERFORM @wfe_wake();
     END IF;
-    RETURN done;
 END $$;
 
 CREATE FUNCTION @wfe_create_event(p_id TEXT, p_name TEXT, p_key TEXT, p_data TEXT, p_time BIGINT, p_processed BOOLEAN) RETURNS void

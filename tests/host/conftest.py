@@ -7,25 +7,27 @@ from typing import Any
 
 import pytest
 
-from tests.host.support import Driver
+from tests.host.support import Database, Driver
 from wfe_fast import open_provider
 from wfe_fast.persistence.contract import PersistenceProvider
 
 
-@pytest.fixture(params=["sqlite"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Any) -> Database:
     """A new, empty database. A further kind of database is a further parameter here."""
-    assert request.param == "sqlite"
-    return f"sqlite:///{tmp_path}/host.db"
+    if request.param == "sqlite":
+        return Database(f"sqlite:///{tmp_path}/host.db", {}, {"busy_timeout": 0.01})
+    dsn, schema = (request.getfixturevalue(name) for name in ("postgres_dsn", "postgres_empty_schema"))
+    return Database(dsn, {"schema": schema}, {"lock_timeout": 0.01})
 
 
 @pytest.fixture
-def open_store(database_url: str) -> Iterator[Callable[..., PersistenceProvider]]:
+def open_store(database: Database) -> Iterator[Callable[..., PersistenceProvider]]:
     """Opens one more provider on the database; all are closed at the end of the test."""
     opened: list[PersistenceProvider] = []
 
     def open_one(**options: Any) -> PersistenceProvider:
-        provider = open_provider(database_url, **options)
+        provider = open_provider(database.url, **database.options, **options)
         opened.append(provider)
         return provider
 

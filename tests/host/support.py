@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from wfe_fast import PointerStatus, WorkflowStatus
@@ -11,6 +12,15 @@ from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.testing.waiting import PATIENCE, wait_until
 
 RESTING = {WorkflowStatus.COMPLETE, WorkflowStatus.SUSPENDED, WorkflowStatus.TERMINATED}
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where a test's store is, what it is opened with there, and with what besides to give up almost at once what somebody else holds."""
+
+    url: str
+    options: dict[str, Any]
+    impatient: dict[str, Any]
 
 
 class Driver:

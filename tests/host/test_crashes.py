@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.host import worker
-from tests.host.support import RESTING, messages, statuses
+from tests.host.support import RESTING, Database, messages, statuses
 from wfe_fast import PointerStatus, StoreBusyError, StoreClosedError, WorkflowStatus
 from wfe_fast.host import StepContext, StepResult, WorkflowBuilder, WorkflowHost
 from wfe_fast.persistence.contract import PersistenceProvider
@@ -29,14 +30,15 @@ ROOT = Path(__file__).resolve().parents[2]
 class Workers:
     """Worker processes on one database, which end with the test."""
 
-    def __init__(self, url: str, folder: Path) -> None:
-        self._url = url
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database = database
         self._folder = folder
         self.running: list[subprocess.Popen[bytes]] = []
         self.killed = 0
 
     def begin(self, action: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.host.worker", self._url, str(self._folder), action]
+        where = [self._database.url, json.dumps(self._database.options)]
+        command = [sys.executable, "-m", "tests.host.worker", *where, str(self._folder), action]
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         self.running.append(process)
         return process
@@ -59,8 +61,8 @@ class Workers:
 
 
 @pytest.fixture
-def workers(database_url: str, tmp_path: Path) -> Iterator[Workers]:
-    workers = Workers(database_url, tmp_path)
+def workers(database: Database, tmp_path: Path) -> Iterator[Workers]:
+    workers = Workers(database, tmp_path)
     yield workers
     workers.end()
 
@@ -198,16 +200,19 @@ def test_what_a_killed_process_held_is_taken_over_when_its_lease_ends(
 
 @contextmanager
 def another_writer(open_store: Callable[..., PersistenceProvider]) -> Iterator[None]:
-    """Somebody else holds the database for writing."""
+    """Somebody else holds the database for writing; all that there is of it, where a database is not held as a whole."""
     with open_store().transaction() as tx:
-        tx.next_definition_sequence("held")
+        held = {instance.workflow_definition_id: instance.id for instance in tx.list_workflows().items}
+        for definition_id in held:
+            tx.next_definition_sequence(definition_id)
+        assert len(tx.get_workflow_instances(list(held.values()))) == len(held)
         yield
 
 
 def test_a_commit_is_tried_again_while_the_store_is_busy_and_the_body_runs_once(
-    open_store: Callable[..., PersistenceProvider], caplog: pytest.LogCaptureFixture
+    open_store: Callable[..., PersistenceProvider], database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    provider = open_store(busy_timeout=0.01)
+    provider = open_store(**database.impatient)
     runs: list[int] = []
     wf = WorkflowBuilder("busy")
 
@@ -243,8 +248,9 @@ def test_a_commit_is_tried_again_while_the_store_is_busy_and_the_body_runs_once(
 
 def test_a_store_that_stays_busy_ends_the_claim_and_the_workflow_goes_on_later(
     open_store: Callable[..., PersistenceProvider],
+    database: Database,
 ) -> None:
-    provider = open_store(busy_timeout=0.01)
+    provider = open_store(**database.impatient)
     runs: list[int] = []
     wf = WorkflowBuilder("busy")
 
@@ -267,8 +273,10 @@ def test_a_store_that_stays_busy_ends_the_claim_and_the_workflow_goes_on_later(
     assert runs == [1, 1]
 
 
-def test_a_running_host_survives_a_busy_store(open_store: Callable[..., PersistenceProvider]) -> None:
-    provider = open_store(busy_timeout=0.01)
+def test_a_running_host_survives_a_busy_store(
+    open_store: Callable[..., PersistenceProvider], database: Database
+) -> None:
+    provider = open_store(**database.impatient)
     wf = WorkflowBuilder("sleeper")
     wf.then(lambda data, ctx: None if ctx.saved else StepResult.sleep(0.1, True), name="sleeper")
     with WorkflowHost(provider, [wf], lease=0.2) as host:

@@ -1,7 +1,10 @@
-"""A worker process: ``python worker.py URL FOLDER ACTION``. Its steps write what they did to a log that is only ever appended to."""
+"""A worker process: ``python worker.py URL OPTIONS FOLDER ACTION``, the provider's options as JSON.
+
+Its steps write what they did to a log that is only ever appended to."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -106,9 +109,9 @@ def poison(folder: Path) -> WorkflowBuilder:
     return wf
 
 
-def hosting(url: str, folder: Path, action: str) -> None:
+def hosting(url: str, options: dict[str, Any], folder: Path, action: str) -> None:
     definitions = [chain(folder, kill_before_commit=action == "die before each commit"), short(folder), poison(folder)]
-    with open_provider(url) as provider:
+    with open_provider(url, **options) as provider:
         host = WorkflowHost(provider, definitions, workers=2, lease=LEASE, poll_interval=0.5)
         if action == "serve":
             host.run()
@@ -123,4 +126,4 @@ def hosting(url: str, folder: Path, action: str) -> None:
 
 
 if __name__ == "__main__":
-    hosting(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    hosting(sys.argv[1], json.loads(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 
 from wfe_fast.clock import system_clock, to_millis
+from wfe_fast.database import postgres_clock
 from wfe_fast.errors import ConnectionLostError, InvalidValueError, StoreBusyError
 from wfe_fast.host import StepContext, StepResult, WorkflowBuilder, WorkflowHost
-from wfe_fast.persistence import postgres
 from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.persistence.models import ScheduledCommand, WorkflowInstance
 from wfe_fast.postgres import PostgresPersistenceProvider
@@ -166,7 +166,7 @@ class TestAWrongClock:
     @pytest.fixture
     def misled(self, open_provider: Open, monkeypatch: pytest.MonkeyPatch, wrong: timedelta) -> PersistenceProvider:
         """A provider on a machine whose clock is wrong."""
-        monkeypatch.setattr(postgres, "system_clock", lambda: system_clock() + wrong)
+        monkeypatch.setattr(postgres_clock, "system_clock", lambda: system_clock() + wrong)
         return open_provider()
 
     @pytest.fixture
@@ -174,7 +174,7 @@ class TestAWrongClock:
         self, open_provider: Open, misled: PersistenceProvider, monkeypatch: pytest.MonkeyPatch
     ) -> PersistenceProvider:
         """A provider on another machine, whose clock is right."""
-        monkeypatch.setattr(postgres, "system_clock", system_clock)
+        monkeypatch.setattr(postgres_clock, "system_clock", system_clock)
         return open_provider()
 
     def test_its_clock_is_the_servers(self, misled: PersistenceProvider) -> None:

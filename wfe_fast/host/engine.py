@@ -13,6 +13,7 @@ from wfe_fast.clock import Clock
 from wfe_fast.errors import (
     ClaimLostError,
     DefinitionChangedError,
+    DuplicateWorkflowError,
     StoreUnavailableError,
     WfeError,
     WorkflowNotFoundError,
@@ -177,6 +178,7 @@ class Engine:
             StoreUnavailableError: it was not there for the last of several attempts, either.
         """
         pause = _COMMIT_PAUSE
+        met = False
         for attempt in range(1, _COMMIT_ATTEMPTS + 1):
             before = _Before(flow)
             try:
@@ -186,6 +188,12 @@ class Engine:
             except WorkflowNotFoundError:
                 log.warning("workflow %s was deleted while a step of it ran", flow.instance.id)
                 flow.claim.ending = True
+            except DuplicateWorkflowError as error:
+                before.restore()
+                if met or not outbox.met(error):
+                    raise
+                met = True  # somebody started a child of ours at the same moment, and now it is there
+                continue
             except StoreUnavailableError as error:
                 before.restore()
                 if attempt == _COMMIT_ATTEMPTS or flow.claim.lost:

@@ -16,6 +16,7 @@ from wfe_fast.clock import Duration, checked_seconds, to_millis
 from wfe_fast.codec import checked_text, encode_json
 from wfe_fast.errors import (
     DefinitionNotFoundError,
+    DuplicateWorkflowError,
     InvalidValueError,
     WorkflowNotFoundError,
     WorkflowSuspendedError,
@@ -244,7 +245,8 @@ class WorkflowHost:
             name: unique; ``{definition}-{n}`` by default.
             id: unique. A workflow of the same definition that has this id already is the one that is meant: nothing changes then.
             reference: whatever the caller wants to find the workflow by.
-            tx: the caller's `provider.transaction()`, for starting it together with other writes.
+            tx: the caller's `provider.transaction()`, for starting it together with other writes. Where two such transactions start one id at
+                the same moment, one of them fails with `DuplicateWorkflowError` and can be repeated.
 
         Raises:
             DefinitionNotFoundError: it is not registered.
@@ -254,8 +256,14 @@ class WorkflowHost:
         """
         outbox = self._outbox()
         workflow_id = outbox.start(definition, data, version=version, name=name, id=id, reference=reference)
-        with self._joined(tx, outbox) as joined:
-            outbox.store(joined)
+        try:
+            with self._joined(tx, outbox) as joined:
+                outbox.store(joined)
+        except DuplicateWorkflowError as error:
+            if tx is not None or not outbox.met(error):
+                raise
+            with self._joined(tx, outbox) as joined:
+                outbox.store(joined)  # somebody started it at the same moment, and now it is there
         return workflow_id
 
     def publish(

@@ -115,6 +115,10 @@ class Outbox:
         for workflow in self._workflows:
             _store_workflow(tx, workflow)
 
+    def met(self, error: DuplicateWorkflowError) -> bool:
+        """Whether a workflow that may be there already was not there when `store` looked, but was when it was to be stored."""
+        return error.field == "id" and any(new.given_id and new.instance.id == error.id for new in self._workflows)
+
     def _store_event(self, tx: PersistenceTransaction, new: _NewEvent) -> None:
         event = new.event
         if event.event_time <= self._clock():

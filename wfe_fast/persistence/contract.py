@@ -83,7 +83,8 @@ class WorkflowOperations(Protocol):
         expect_unchanged: bool = False,
         release: bool = False,
     ) -> None:
-        """`persist_workflow` and `create_event_subscription` for each subscription, in one transaction.
+        """`persist_workflow` and `create_event_subscription` for each subscription, in one transaction. Where `change_status` has ended the
+        workflow while this claim was held, the subscriptions are not stored: it waits for nothing any more.
 
         Raises:
             DuplicateSubscriptionError: a subscription's id is taken.

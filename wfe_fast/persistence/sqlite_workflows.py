@@ -91,8 +91,9 @@ class SqliteWorkflows:
                 raise ConcurrentUpdateError(change.id)
         status = WorkflowStatus(stored_status)
         if memory is not None and held and memory.control != control and status is not memory.status:
-            # Set beside the claim, by change_status: it stays, and the holder learns of it.
-            change = replace(change, complete_time=stored_completed)
+            # Set beside the claim, by change_status: it stays, and the holder learns of it. One that has ended waits for nothing any more.
+            subscriptions = [] if status in FINAL_WORKFLOW_STATUSES else change.subscriptions
+            change = replace(change, complete_time=stored_completed, subscriptions=subscriptions)
         else:
             status = change.status
         return self._overwrite(session, change, seq, revision, control, fence if held else None, status)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wfe_fast.clock import Clock, Duration
 from wfe_fast.database.base import Params, Row, Work
 from wfe_fast.database.migrations import load_migrations
-from wfe_fast.database.postgres import Pool, PostgresDatabase
+from wfe_fast.database.postgres import PostgresDatabase
 from wfe_fast.database.postgres_clock import ServerClock
 from wfe_fast.database.postgres_names import Names
+from wfe_fast.database.postgres_pool import Pool
 from wfe_fast.database.postgres_schema import Schema
 from wfe_fast.database.postgres_session import Answer, PostgresSession, Request
 from wfe_fast.errors import (

@@ -285,7 +285,8 @@ BEGIN
     PERFORM @wfe_insert_pointers(p_id, json_agg(json_build_array(g.n - 1, g.value ->> 0, g.value ->> 1))::text)
     FROM json_array_elements(p_pointers::json) WITH ORDINALITY AS g (value, n)
     WHERE NOT EXISTS (SELECT 1 FROM @execution_pointers p WHERE p.workflow_id = p_id AND p.id = g.value ->> 0) HAVING count(*) > 0;
-    IF p_subscriptions IS NOT NULL THEN
+    -- One that was ended beside the claim waits for nothing any more.
+    IF p_subscriptions IS NOT NULL AND NOT (kept AND final_status IN ('Complete', 'Terminated')) THEN
         PERFORM @wfe_subscribe(p_subscriptions);
     END IF;
     PERFORM @wfe_written(p_id, CASE WHEN p_release THEN NULL ELSE w.next_execution END, p_due, final_status, final_status <> w.status,

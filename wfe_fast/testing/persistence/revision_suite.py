@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import msgspec
 import pytest
@@ -221,6 +222,19 @@ class ControlSuite(Suite):
         assert loaded == held
         assert loaded.complete_time == ended
         assert loaded.data == {"result": 5}
+
+    @pytest.mark.parametrize("to", [WorkflowStatus.SUSPENDED, WorkflowStatus.TERMINATED, WorkflowStatus.COMPLETE])
+    @pytest.mark.parametrize("block", [False, True], ids=["alone", "block"])
+    def test_one_that_has_ended_waits_for_nothing(
+        self, provider: PersistenceProvider, to: WorkflowStatus, block: bool
+    ) -> None:
+        provider.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(2)))
+        (held,) = provider.claim_runnable_instances("worker")
+        provider.change_status("w", to)
+        with provider.transaction() if block else nullcontext(provider) as store:
+            store.persist_workflow_with_subscriptions(held, [a_subscription(id="s", workflow_id="w")])
+        assert held.status is to
+        assert len(provider.subscriptions_of("w")) == (to is WorkflowStatus.SUSPENDED)
 
     def test_it_wins_over_what_the_holder_says(self, provider: PersistenceProvider, clock: ManualClock) -> None:
         provider.create_new_workflow(a_workflow(id="w"))

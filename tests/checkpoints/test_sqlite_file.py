@@ -128,11 +128,11 @@ def test_settings_are_reported(path: Path) -> None:
 
 def test_versions(path: Path) -> None:
     with SqliteCheckpointStore(path) as store:
-        assert store.schema_version == len(MIGRATIONS) == 1
+        assert store.schema_version == len(MIGRATIONS) == 2
         store.migrate()
-        assert store.schema_version == 1
+        assert store.schema_version == 2
     raw = apsw.Connection(str(path))
-    raw.execute("INSERT INTO wfe_fast_migrations VALUES (?, 2, 'later', 'x', 0)", (LINE,))
+    raw.execute("INSERT INTO wfe_fast_migrations VALUES (?, 3, 'later', 'x', 0)", (LINE,))
     raw.close()
     before = path.read_bytes()
     with pytest.raises(SchemaMismatchError, match="newer"):
@@ -182,7 +182,7 @@ def open_it(store: SqliteCheckpointStore) -> int:
 
 def test_processes_that_create_one_file_together_all_succeed(path: Path) -> None:
     opener = partial(SqliteCheckpointStore, path)
-    assert values(race_processes(opener, open_it, [()] * 3)) == [1] * 3
+    assert values(race_processes(opener, open_it, [()] * 3)) == [2] * 3
 
 
 def test_bad_options(path: Path) -> None:

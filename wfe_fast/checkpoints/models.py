@@ -95,7 +95,8 @@ class WorkflowExecution(JsonForm, kw_only=True, frozen=True):
     """One run of a workflow.
 
     `fence` is the number of the claim under which the execution was handed out, None where it was only read; a write that carries it is
-    refused once another claim has followed; `taken_over` = the claim before that one had ended by its lease. `cancel_requested` = it is being
+    refused once another claim has followed; `taken_over` = the claim before that one had ended by its lease, and `takeovers`
+    = how often that has happened in a row without anything being recorded in between. `cancel_requested` = it is being
     undone because somebody has cancelled it.
     """
 
@@ -103,7 +104,7 @@ class WorkflowExecution(JsonForm, kw_only=True, frozen=True):
         {"workflow_execution_id", "status", "created_at", "updated_at"}
     )
     _documents: ClassVar[frozenset[str]] = frozenset({"input_data", "output_data"})
-    _not_in_json: ClassVar[frozenset[str]] = frozenset({"cancel_requested", "fence", "taken_over"})
+    _not_in_json: ClassVar[frozenset[str]] = frozenset({"cancel_requested", "fence", "taken_over", "takeovers"})
 
     workflow_execution_id: str = field(default_factory=new_id)
     workflow_id: str
@@ -119,6 +120,7 @@ class WorkflowExecution(JsonForm, kw_only=True, frozen=True):
     cancel_requested: bool = False
     fence: int | None = None
     taken_over: bool = False
+    takeovers: int = 0
 
 
 class StepCheckpoint(JsonForm, kw_only=True, frozen=True):

@@ -4,12 +4,12 @@
 
 -- part: execution
 e.workflow_execution_id, e.workflow_id, e.status, e.current_step, e.input_data, e.output_data, e.error_message, e.ttl_expires_at,
-e.guarantee, e.created_at, e.updated_at, e.cancel_requested, e.claim_fence
+e.guarantee, e.created_at, e.updated_at, e.cancel_requested, e.claim_fence, e.takeovers
 
 -- part: execution_of_call
 -- The same of what a function returns.
 (f.e).workflow_execution_id, (f.e).workflow_id, (f.e).status, (f.e).current_step, (f.e).input_data, (f.e).output_data, (f.e).error_message,
-(f.e).ttl_expires_at, (f.e).guarantee, (f.e).created_at, (f.e).updated_at, (f.e).cancel_requested, (f.e).claim_fence
+(f.e).ttl_expires_at, (f.e).guarantee, (f.e).created_at, (f.e).updated_at, (f.e).cancel_requested, (f.e).claim_fence, (f.e).takeovers
 
 -- part: checkpoint
 id, workflow_execution_id, step_index, step_name, status, input_data, output_data, error_message, attempt, compensate_ref, started_at,
@@ -136,8 +136,9 @@ SELECT {execution_of_call}, f.is_new FROM @wfe_start(:workflow_id, :workflow_typ
 SELECT @wfe_step(:execution_id, :fence, :current_step, :step_index, :step_name, :status, :input_data, :output_data, :error_message, :attempt,
     :compensate_ref, :started_at, :completed_at, :kind, :error_type, :is_final, :now);
 
--- name: advance(execution_id, fence, status, current_step, output_data, error_message, release, checkpoints, timers, now)
-SELECT @wfe_advance(:execution_id, :fence, :status, :current_step, :output_data, :error_message, :release, :checkpoints, :timers, :now);
+-- name: advance(execution_id, fence, status, current_step, output_data, error_message, release, progress, checkpoints, timers, now)
+SELECT @wfe_advance(:execution_id, :fence, :status, :current_step, :output_data, :error_message, :release, :progress, :checkpoints,
+    :timers, :now);
 
 -- name: wait_for_signal(execution_id, fence, current_step, wait, checkpoints, timers, error_type, error_message, now)
 SELECT f.stored, {checkpoint_of_call} FROM @wfe_wait_for_signal(:execution_id, :fence, :current_step, :wait, :checkpoints, :timers,

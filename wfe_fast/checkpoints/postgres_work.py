@@ -101,6 +101,7 @@ class PostgresWork:
             progress.output,
             progress.error,
             progress.release,
+            progress.counts,
             _checkpoints(progress.checkpoints),
             _lists(progress.timers),
             self._now(),

@@ -186,7 +186,22 @@ class Reader:
 
     def execution(self, row: Row, *, claimed: bool = False, taken_over: bool = False) -> WorkflowExecution:
         """An execution from the columns of the part `execution`; with its fence where the caller has just claimed it."""
-        (id, workflow_id, status, step, input, output, error, ttl, guarantee, created, updated, cancelled, fence) = row
+        (
+            id,
+            workflow_id,
+            status,
+            step,
+            input,
+            output,
+            error,
+            ttl,
+            guarantee,
+            created,
+            updated,
+            cancelled,
+            fence,
+            takeovers,
+        ) = row
         return WorkflowExecution(
             workflow_execution_id=id,
             workflow_id=workflow_id,
@@ -202,6 +217,7 @@ class Reader:
             cancel_requested=bool(cancelled),
             fence=fence if claimed else None,
             taken_over=taken_over,
+            takeovers=takeovers if claimed else 0,
         )
 
     def checkpoint(self, row: Row) -> StepCheckpoint:

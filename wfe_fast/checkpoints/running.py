@@ -8,6 +8,7 @@ from wfe_fast.checkpoints.claims import lease_micros
 from wfe_fast.checkpoints.models import (
     ExecutionStatus,
     StepCheckpoint,
+    StepStatus,
     Workflow,
     WorkflowExecution,
     WorkflowTimer,
@@ -26,6 +27,9 @@ from wfe_fast.checks import check_bool, check_enum, check_identifier, check_int,
 from wfe_fast.clock import Duration
 from wfe_fast.codec import checked_text
 from wfe_fast.errors import InvalidStateError
+
+#: Where a checkpoint's row has its status.
+_STATUS = 3
 
 
 class RunningMethods(Operations):
@@ -115,6 +119,7 @@ def _progress(
         output=document(execution.output_data, "output_data"),
         error=None if error is None else checked_text(error, "error_message"),
         release=check_bool(release, "release"),
+        counts=not steps or any(row[_STATUS] != StepStatus.INTENT.value for row in steps),
         checkpoints=[(*row, fence) for row in steps],
         timers=[(*row, fence) for row in waits],
     )

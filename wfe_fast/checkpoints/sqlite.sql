@@ -2,7 +2,7 @@
 
 -- part: execution
 e.workflow_execution_id, e.workflow_id, e.status, e.current_step, e.input_data, e.output_data, e.error_message, e.ttl_expires_at,
-e.guarantee, e.created_at, e.updated_at, e.cancel_requested, e.claim_fence
+e.guarantee, e.created_at, e.updated_at, e.cancel_requested, e.claim_fence, e.takeovers
 
 -- part: checkpoint
 id, workflow_execution_id, step_index, step_name, status, input_data, output_data, error_message, attempt, compensate_ref, started_at,
@@ -207,7 +207,8 @@ WHERE workflow_id = :workflow_id AND status = :status AND {free} AND workflow_ex
 ORDER BY created_at, workflow_execution_id LIMIT :limit;
 
 -- name: claim(execution_id, worker_id, until)
-UPDATE workflow_executions SET claimed_by = :worker_id, claim_until = :until, claim_fence = claim_fence + 1
+UPDATE workflow_executions SET claimed_by = :worker_id, claim_until = :until, claim_fence = claim_fence + 1,
+    takeovers = takeovers + (claim_until IS NOT NULL)
 WHERE workflow_execution_id = :execution_id;
 
 -- name: renew_claim(execution_id, fence, until)
@@ -233,18 +234,18 @@ WHERE workflow_execution_id NOT IN (SELECT value FROM json_each(:without));
 
 -- ---- what engines do -------------------------------------------------------------------------------------------------------------
 
--- name: advance_step(execution_id, fence, current_step, now)
+-- name: advance_step(execution_id, fence, current_step, now, progress)
 -- The common case: it runs and goes on running. What is not written moves no entry of an index.
-UPDATE workflow_executions SET current_step = :current_step, updated_at = :now
+UPDATE workflow_executions SET current_step = :current_step, updated_at = :now, takeovers = iif(:progress, 0, takeovers)
 WHERE workflow_execution_id = :execution_id AND claim_fence = :fence AND status = 'RUNNING';
 
--- name: advance(execution_id, fence, status, current_step, output_data, error_message, updated_at, waiting_for, release)
+-- name: advance(execution_id, fence, status, current_step, output_data, error_message, updated_at, waiting_for, release, progress)
 -- A cancellation that wants the steps undone turns every status but the last one into COMPENSATING, and lets the claim go on.
 -- Without RETURNING: its table of results costs more than the statement itself; asking for the status afterwards costs 3 µs.
 UPDATE workflow_executions SET
     status = CASE WHEN NOT cancel_requested THEN :status WHEN :status IN ('FAILED', 'CANCELLED') THEN 'CANCELLED' ELSE 'COMPENSATING' END,
     current_step = :current_step, output_data = :output_data, error_message = coalesce(:error_message, error_message),
-    updated_at = :updated_at, waiting_for = :waiting_for,
+    updated_at = :updated_at, waiting_for = :waiting_for, takeovers = iif(:progress, 0, takeovers),
     claimed_by = CASE WHEN {given_back} THEN NULL ELSE claimed_by END, claim_until = CASE WHEN {given_back} THEN NULL ELSE claim_until END
 WHERE workflow_execution_id = :execution_id AND claim_fence = :fence AND {open};
 

@@ -153,9 +153,11 @@ class SqliteWork:
         now = self._now()
         goes_on = status == _RUNNING and progress.output is None and progress.error is None and not release
         id, fence = progress.execution_id, progress.fence
-        if not goes_on or not session.run(self._sql.advance_step, (id, fence, progress.current_step, now)):
+        if not goes_on or not session.run(
+            self._sql.advance_step, (id, fence, progress.current_step, now, progress.counts)
+        ):
             outcome = (progress.output, progress.error)
-            row = (id, fence, status, progress.current_step, *outcome, now, waiting_for, release)
+            row = (id, fence, status, progress.current_step, *outcome, now, waiting_for, release, progress.counts)
             if not session.run(self._sql.advance, row):
                 raise self._refusal(session, id)
             state = session.one(self._sql.execution_state, (id,))

@@ -26,6 +26,8 @@ class Progress(Struct):
     output: str | None
     error: str | None
     release: bool
+    counts: bool
+    """Whether it is progress: more than that something is about to be tried."""
     checkpoints: list[Row]
     timers: list[Row]
 

@@ -29,6 +29,8 @@ CREATE TABLE @workflow_executions (
     claim_until BIGINT,
     -- The fencing number: moves with every claim, and with a cancellation, never back.
     claim_fence BIGINT NOT NULL DEFAULT 0,
+    -- How many leases in a row have ended without anything being recorded in between: how an execution is known that ends whoever runs it.
+    takeovers INT NOT NULL DEFAULT 0,
     error_message TEXT,
     output_data TEXT,
     input_data TEXT

@@ -191,7 +191,8 @@ BEGIN
     IF cardinality(claimed) = 0 THEN
         RETURN;
     END IF;
-    UPDATE @workflow_executions x SET claimed_by = p_worker, claim_until = @wfe_now(p_now) + p_length, claim_fence = x.claim_fence + 1
+    UPDATE @workflow_executions x SET claimed_by = p_worker, claim_until = @wfe_now(p_now) + p_length, claim_fence = x.claim_fence + 1,
+        takeovers = x.takeovers + (x.claim_until IS NOT NULL)::int
     WHERE x.workflow_execution_id = ANY (claimed);
     RETURN QUERY SELECT x, x.workflow_execution_id = ANY (taken) FROM @workflow_executions x
         WHERE x.workflow_execution_id = ANY (claimed) ORDER BY x.created_at, x.workflow_execution_id;

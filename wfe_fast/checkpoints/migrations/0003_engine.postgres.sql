@@ -28,7 +28,7 @@ END $$;
 -- Change an execution under its claim; the status that it has then. A cancellation that wants the steps undone turns every status but the last one
 -- into COMPENSATING, and lets the claim go on.
 CREATE FUNCTION @wfe_move(p_id TEXT, p_fence BIGINT, p_status TEXT, p_step INT, p_output TEXT, p_error TEXT, p_release BOOLEAN,
-    p_waiting TEXT, p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql AS $$
+    p_progress BOOLEAN, p_waiting TEXT, p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql AS $$
 DECLARE
     stored TEXT;
     last CONSTANT BOOLEAN := p_status IN ('FAILED', 'CANCELLED');
@@ -36,7 +36,7 @@ BEGIN
     UPDATE @workflow_executions SET
         status = CASE WHEN NOT cancel_requested THEN p_status WHEN last THEN 'CANCELLED' ELSE 'COMPENSATING' END,
         current_step = p_step, output_data = p_output, error_message = coalesce(p_error, error_message),
-        updated_at = @wfe_now(p_now), waiting_for = p_waiting,
+        updated_at = @wfe_now(p_now), waiting_for = p_waiting, takeovers = CASE WHEN p_progress THEN 0 ELSE takeovers END,
         claimed_by = CASE WHEN p_release AND (NOT cancel_requested OR last) THEN NULL ELSE claimed_by END,
         claim_until = CASE WHEN p_release AND (NOT cancel_requested OR last) THEN NULL ELSE claim_until END
     WHERE workflow_execution_id = p_id AND claim_fence = p_fence AND status NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
@@ -62,11 +62,11 @@ CREATE FUNCTION @wfe_step(p_id TEXT, p_fence BIGINT, p_step INT, p_index INT, p_
 RETURNS TEXT LANGUAGE plpgsql AS $$
 DECLARE stored TEXT := 'RUNNING';
 BEGIN
-    UPDATE @workflow_executions SET current_step = p_step,
+    UPDATE @workflow_executions SET current_step = p_step, takeovers = CASE WHEN p_status = 'INTENT' THEN takeovers ELSE 0 END,
         updated_at = coalesce(p_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
     WHERE workflow_execution_id = p_id AND claim_fence = p_fence AND status = 'RUNNING';
     IF NOT FOUND THEN
-        stored := @wfe_move(p_id, p_fence, 'RUNNING', p_step, NULL, NULL, FALSE, NULL, p_now);
+        stored := @wfe_move(p_id, p_fence, 'RUNNING', p_step, NULL, NULL, FALSE, p_status <> 'INTENT', NULL, p_now);
     END IF;
     INSERT INTO @step_checkpoints (workflow_execution_id, step_index, step_name, status, input_data, output_data, error_message, attempt,
         compensate_ref, started_at, completed_at, kind, error_type, is_final)
@@ -79,8 +79,8 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @wfe_advance(p_id TEXT, p_fence BIGINT, p_status TEXT, p_step INT, p_output TEXT, p_error TEXT, p_release BOOLEAN,
-    p_checkpoints TEXT, p_timers TEXT, p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql AS $$
-DECLARE stored TEXT := @wfe_move(p_id, p_fence, p_status, p_step, p_output, p_error, p_release, NULL, p_now);
+    p_progress BOOLEAN, p_checkpoints TEXT, p_timers TEXT, p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql AS $$
+DECLARE stored TEXT := @wfe_move(p_id, p_fence, p_status, p_step, p_output, p_error, p_release, p_progress, NULL, p_now);
 BEGIN
     IF p_checkpoints IS NOT NULL THEN
         PERFORM @wfe_put_checkpoints(p_checkpoints);
@@ -108,7 +108,7 @@ BEGIN
     SELECT x.* INTO c FROM @step_checkpoints x WHERE x.workflow_execution_id = p_id AND x.step_index = (w ->> 1)::int
         AND x.attempt = (w ->> 7)::int;
     IF c.status <> 'INTENT' THEN
-        stored := @wfe_advance(p_id, p_fence, 'RUNNING', p_step, NULL, NULL, FALSE, p_checkpoints, NULL, p_now);
+        stored := @wfe_advance(p_id, p_fence, 'RUNNING', p_step, NULL, NULL, FALSE, TRUE, p_checkpoints, NULL, p_now);
         RETURN NEXT;
         RETURN;
     END IF;
@@ -116,12 +116,12 @@ BEGIN
     WHERE s.workflow_execution_id = p_id AND s.signal_name = w ->> 2 AND s.status = 'PENDING'
     ORDER BY s.created_at, s.workflow_signal_id LIMIT 1;
     IF signal IS NULL AND p_type IS NULL THEN
-        stored := @wfe_move(p_id, p_fence, 'SUSPENDED', p_step, NULL, NULL, TRUE, w ->> 2, p_now);
+        stored := @wfe_move(p_id, p_fence, 'SUSPENDED', p_step, NULL, NULL, TRUE, TRUE, w ->> 2, p_now);
         IF p_timers IS NOT NULL THEN
             PERFORM @wfe_put_timers(p_timers);
         END IF;
     ELSE
-        stored := @wfe_move(p_id, p_fence, 'RUNNING', p_step, NULL, NULL, FALSE, NULL, p_now);
+        stored := @wfe_move(p_id, p_fence, 'RUNNING', p_step, NULL, NULL, FALSE, TRUE, NULL, p_now);
         IF stored <> 'COMPENSATING' THEN
             IF signal IS NOT NULL THEN
                 outcome := json_build_array(w -> 0, w -> 1, w -> 2, 'COMPLETED', w -> 4, message, w -> 6, w -> 7, w -> 8, w -> 9,

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import pytest
 
 from wfe_fast.checkpoints.contract import CheckpointStore
-from wfe_fast.checkpoints.models import ExecutionStatus, WorkflowExecution
+from wfe_fast.checkpoints.models import ExecutionStatus, StepStatus, WorkflowExecution
 from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, InvalidStateError, InvalidValueError
 from wfe_fast.testing.checkpoints.base import Suite
 from wfe_fast.testing.checkpoints.factories import (
@@ -63,6 +63,23 @@ class ClaimSuite(Suite):
         (second,) = store.claim_executions("worker", RUNNING)
         assert (first.fence or 0) < (second.fence or 0)
         assert (first.taken_over, second.taken_over) == (False, True)
+
+    def test_takeovers_in_a_row_are_counted(self, store: CheckpointStore, clock: ManualClock) -> None:
+        held = claimed(store)
+        for count in (1, 2, 3):
+            clock.advance(30)
+            (held,) = store.claim_executions("worker", RUNNING)
+            assert held.takeovers == count
+        store.advance_execution(held, [a_checkpoint(status=StepStatus.INTENT)])
+        store.release_claim(held)
+        (held,) = store.claim_executions("worker", RUNNING)
+        assert held.takeovers == 3, "something is about to be tried, and a claim was given back: that is no progress"
+        clock.advance(30)
+        (held,) = store.claim_executions("worker", RUNNING)
+        assert held.takeovers == 4
+        store.advance_execution(held, [a_checkpoint()])
+        clock.advance(30)
+        assert [item.takeovers for item in store.claim_executions("worker", RUNNING)] == [1]
 
     def test_the_oldest_come_first(self, store: CheckpointStore) -> None:
         for id, second in [("c", 1), ("b", 1), ("a", 2), ("d", 0)]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import random
 import threading
 import time
@@ -24,6 +23,7 @@ from wfe_fast.database.forking import follow_forks
 from wfe_fast.database.migrations import Migration
 from wfe_fast.database.notifications import Notifications
 from wfe_fast.database.postgres_block import PostgresBlock
+from wfe_fast.database.postgres_conninfo import conninfo_from, conninfo_of, name_of, with_settings
 from wfe_fast.database.postgres_errors import error_of
 from wfe_fast.database.postgres_names import Names
 from wfe_fast.database.postgres_pool import Failure, Pool, open_pool
@@ -117,16 +117,16 @@ class PostgresDatabase:
                 idle_in_transaction_timeout, "idle_in_transaction_timeout"
             ),
         }
-        self._conninfo = _conninfo(dsn, "dsn") if pool is None else _conninfo_of(pool)
+        self._conninfo = conninfo_from(dsn, "dsn") if pool is None else conninfo_of(pool)
         #: Whether transactions have to say that they are READ COMMITTED, as those on connections that others set up: found out when the tables
         #: are looked at.
         self._isolate = pool is not None or pgbouncer or "options" in psycopg.conninfo.conninfo_to_dict(self._conninfo)
         if pool is None:
-            self._conninfo = _with_settings(self._conninfo, application_name, {} if pgbouncer else limits)
-        self._listen_conninfo = self._conninfo if listen_dsn is None else _conninfo(listen_dsn, "listen_dsn")
+            self._conninfo = with_settings(self._conninfo, application_name, {} if pgbouncer else limits)
+        self._listen_conninfo = self._conninfo if listen_dsn is None else conninfo_from(listen_dsn, "listen_dsn")
         self._listens = not pgbouncer or listen_dsn is not None
         #: What fork hooks call the database; no file that a child could not open.
-        self.path = self.name = _name(self._conninfo, names)
+        self.path = self.name = name_of(self._conninfo, names)
         self.fork_unsafe = False
         self._closed = False
         self._forked = False
@@ -406,61 +406,3 @@ def _tell_once() -> None:
     if pq.__impl__ == "python" and not _told:
         _told = True
         _log.warning("psycopg runs in its slow pure Python implementation; install wfe-fast[postgres-binary]")
-
-
-def _conninfo(dsn: object, field: str) -> str:
-    """A connection string that libpq can read.
-
-    Raises:
-        InvalidValueError: it is none.
-    """
-    if not isinstance(dsn, str) or not dsn.strip() or "\0" in dsn:
-        raise InvalidValueError(field, "must be a postgresql: URL or a connection string", dsn)
-    try:
-        return psycopg.conninfo.make_conninfo(dsn)
-    except psycopg.Error as error:
-        # Not the value: it may hold a password.
-        raise InvalidValueError(field, f"is no connection string: {str(error).strip()}", "…") from error
-
-
-#: Keywords of `psycopg.connect` that are no part of a connection string.
-_NO_PARAMETERS = {"autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory"}
-
-
-def _conninfo_of(pool: Pool) -> str:
-    """Where the connections of a caller's pool lead."""
-    given, kwargs = pool.conninfo, pool.kwargs or {}
-    given = given() if callable(given) else given
-    kwargs = kwargs() if callable(kwargs) else kwargs
-    return psycopg.conninfo.make_conninfo(
-        given, **{name: value for name, value in kwargs.items() if name not in _NO_PARAMETERS}
-    )
-
-
-def _with_settings(conninfo: str, application_name: str, limits: Mapping[str, float]) -> str:
-    """The connection string with our settings, where the caller has not made his own."""
-    given = psycopg.conninfo.conninfo_to_dict(conninfo)
-    options = [f"-c {name}={min(math.ceil(seconds * 1000), _LONGEST_LIMIT)}" for name, seconds in limits.items()]
-    if limits:
-        # Whatever the role or the database has: functions rely on the one, and no name of theirs may be found anywhere else.
-        options += ["-c default_transaction_isolation=read\\ committed", "-c search_path=pg_catalog"]
-    options.append(str(given.get("options") or ""))
-    ours: dict[str, Any] = {"application_name": application_name, "connect_timeout": 10, **_KEEPALIVES, **given}
-    if any(options):
-        ours["options"] = " ".join(options).strip()
-    return psycopg.conninfo.make_conninfo("", **ours)
-
-
-#: The server's own limit of its limits, in milliseconds.
-_LONGEST_LIMIT = 2**31 - 1
-
-#: A server whose machine has vanished is noticed within half a minute.
-_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 25_000}
-
-
-def _name(conninfo: str, names: Names) -> str:
-    """How errors call the database, without a password."""
-    given = psycopg.conninfo.conninfo_to_dict(conninfo)
-    place = ",".join(str(given.get(part)) for part in ("host", "port") if given.get(part)) or "local"
-    where = f"{given.get('dbname') or given.get('user') or ''}, schema {names.schema}"
-    return f"postgresql at {place}, {where}" + (f", prefix {names.prefix}" if names.prefix else "")

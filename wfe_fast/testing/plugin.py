@@ -14,6 +14,8 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,24 +52,26 @@ def postgres_schema(postgres_dsn: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_empty_schema(postgres_dsn: str, postgres_used_schemas: list[str]) -> str:
+def postgres_empty_schema(
+    request: pytest.FixtureRequest, postgres_dsn: str, postgres_used_schemas: dict[Path, list[str]]
+) -> str:
     """A schema whose tables are empty, where it has any: several times as fast as `postgres_schema`, for tests that only store something.
 
-    It is the one of the test before, emptied, where nobody is connected to the run's own server any more who could still write to it; else,
-    and on a server that others may use, too, a new one.
+    It is that of the test before in the same folder, whose tables are of the same contract, emptied, where nobody is connected to the run's own
+    server any more who could still write to it; else, and on a server that others may use, too, a new one.
     """
-    used = postgres_used_schemas
+    used = postgres_used_schemas.setdefault(request.path.parent, [])
     if not used or os.environ.get(VARIABLE) or not _empty(postgres_dsn, used[-1]):
         used.append(f"wfe_test_{uuid.uuid4().hex}")
     return used[-1]
 
 
 @pytest.fixture(scope="session")
-def postgres_used_schemas(postgres_dsn: str) -> Iterator[list[str]]:
-    """The schemas that `postgres_empty_schema` gave; dropped at the end of the run."""
-    used: list[str] = []
+def postgres_used_schemas(postgres_dsn: str) -> Iterator[dict[Path, list[str]]]:
+    """The schemas that `postgres_empty_schema` gave in each folder; dropped at the end of the run."""
+    used: dict[Path, list[str]] = {}
     yield used
-    for name in used:
+    for name in chain.from_iterable(used.values()):
         _execute(postgres_dsn, f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
 
 

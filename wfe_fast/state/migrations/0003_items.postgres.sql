@@ -26,7 +26,7 @@ BEGIN
     RETURN made;
 END $$;
 
-CREATE FUNCTION @state_create_execution(p_tenant TEXT, p_row TEXT, p_now BIGINT) RETURNS void LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION @state_create_execution(p_tenant TEXT, p_row TEXT, p_now BIGINT) RETURNS void LANGUAGE sql VOLATILE SET enable_seqscan = off AS $$
     SELECT @state_add_execution(p_tenant, p_row, @state_now(p_now))
 $$;
 
@@ -44,7 +44,7 @@ END $$;
 
 -- `p_from` = the statuses that lead to the wanted one.
 CREATE FUNCTION @state_change_status(p_id UUID, p_tenant TEXT, p_to TEXT, p_from TEXT, p_final BOOLEAN, p_now BIGINT) RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE x RECORD;
 BEGIN
     SELECT seq, status INTO x FROM @state_executions WHERE id = p_id AND (p_tenant IS NULL OR tenant_id = p_tenant) FOR NO KEY UPDATE;
@@ -58,7 +58,8 @@ BEGIN
     PERFORM @state_set_status(x.seq, p_to, p_final, @state_now(p_now));
 END $$;
 
-CREATE FUNCTION @state_patch_append(p_id UUID, p_tenant TEXT, p_key TEXT, p_value TEXT, p_now BIGINT) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION @state_patch_append(p_id UUID, p_tenant TEXT, p_key TEXT, p_value TEXT, p_now BIGINT) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 DECLARE
     x RECORD;
     state JSON;
@@ -102,7 +103,8 @@ BEGIN
         @state_moment((r ->> 6)::bigint), (r ->> 7)::int, run_at, greatest(run_at, since));
 END $$;
 
-CREATE FUNCTION @state_enqueue(p_execution_id UUID, p_tenant TEXT, p_row TEXT, p_now BIGINT) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION @state_enqueue(p_execution_id UUID, p_tenant TEXT, p_row TEXT, p_now BIGINT) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 DECLARE
     x RECORD;
     moment TIMESTAMPTZ;
@@ -187,7 +189,8 @@ CREATE FUNCTION @state_expired(p_queue TEXT, p_tenant TEXT, p_limit INT, p_momen
 $$;
 
 CREATE FUNCTION @state_claim(p_worker TEXT, p_queues TEXT, p_tenant TEXT, p_length BIGINT, p_limit INT, p_sweep INT, p_error TEXT,
-    p_every INT, p_keep INT, p_now BIGINT) RETURNS SETOF @state_item LANGUAGE plpgsql AS $$
+    p_every INT, p_keep INT, p_now BIGINT) RETURNS SETOF @state_item LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off AS $$
 DECLARE
     moment TIMESTAMPTZ := @state_now(p_now);
     queues TEXT[] := ARRAY(SELECT json_array_elements_text(p_queues::json));
@@ -228,7 +231,7 @@ END $$;
 -- ---- how a lease ends ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION @state_fail(p_id UUID, p_fence BIGINT, p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT)
-RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql AS $$
+RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     PERFORM 1 FROM @state_items i WHERE i.id = p_id AND i.fence = p_fence AND i.status = 'claimed'
         AND (p_tenant IS NULL OR i.tenant_id = p_tenant) FOR NO KEY UPDATE;
@@ -239,7 +242,8 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @state_reclaim(p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT)
-RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql AS $$
+RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off AS $$
 DECLARE
     moment TIMESTAMPTZ := @state_now(p_now);
     queue TEXT := '';
@@ -257,7 +261,7 @@ END $$;
 
 -- Without a fence it is taken from whoever holds it, in any status.
 CREATE FUNCTION @state_bury(p_id UUID, p_fence BIGINT, p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT) RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     i @state_items;
     moment TIMESTAMPTZ;

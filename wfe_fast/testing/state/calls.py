@@ -116,7 +116,7 @@ WRITES: dict[str, Callable[[StateBackend, Owned], object]] = {
     "move_to_dead_letter": lambda b, o: b.move_to_dead_letter(o.held, "e"),
     "move_to_dead_letter by id": lambda b, o: b.move_to_dead_letter(o.queued.id, "e"),
     "requeue_dead_letter": lambda b, o: b.requeue_dead_letter(o.dead.id),
-    "purge_dead_letters": lambda b, o: b.purge_dead_letters(1),
+    "purge_dead_letters": lambda b, o: b.purge_dead_letters(1, limit=20),
     "start_execution": lambda b, o: _start(b),
     "schedule_node": lambda b, o: b.schedule_node(an_event(o.execution, scheduled("x")), an_item(o.execution, "x")),
     "commit_turn": lambda b, o: b.commit_turn(
@@ -137,8 +137,8 @@ WRITES: dict[str, Callable[[StateBackend, Owned], object]] = {
     "validate_token": lambda b, o: b.validate_token(o.secret),
     "revoke_token": lambda b, o: b.revoke_token(o.token.id),
     "rotate_token": lambda b, o: b.rotate_token(o.token.id),
-    "purge_work_items": lambda b, o: b.purge_work_items(1),
-    "purge_events": lambda b, o: b.purge_events(1),
+    "purge_work_items": lambda b, o: b.purge_work_items(1, limit=20),
+    "purge_events": lambda b, o: b.purge_events(1, limit=5),
     "purge_tokens": lambda b, o: b.purge_tokens(o.clock() + timedelta(days=99)),
 }
 

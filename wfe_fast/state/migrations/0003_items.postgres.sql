@@ -213,7 +213,8 @@ BEGIN
             CROSS JOIN LATERAL @state_ready(q.name, p_tenant, passed, p_limit - cardinality(claimed), moment) AS r
             ORDER BY r.priority DESC, r.available_at, r.seq LIMIT p_limit - cardinality(claimed));
         EXIT WHEN cardinality(candidates) = 0;
-        got := ARRAY(SELECT i.id FROM @state_items i WHERE i.id = ANY (candidates) AND i.status = 'pending' AND i.available_at <= moment
+        -- `|| ''`: or it might be planned as a walk through all that waits, when that is not much.
+        got := ARRAY(SELECT i.id FROM @state_items i WHERE i.id = ANY (candidates) AND i.status || '' = 'pending' AND i.available_at <= moment
             ORDER BY i.priority DESC, i.available_at, i.seq FOR NO KEY UPDATE SKIP LOCKED);
         claimed := claimed || got;
         passed := passed || candidates;
@@ -225,7 +226,8 @@ BEGIN
     UPDATE @state_items i SET status = 'claimed', worker_id = p_worker, lease_until = moment + p_length * interval '1 microsecond',
         epoch = i.epoch + 1, fence = (coalesce((SELECT t.term FROM @state_identity t WHERE t.id = 1), 0) << 32) + i.epoch + 1
     WHERE i.id = ANY (claimed);
-    RETURN QUERY SELECT (@state_row(i)).* FROM unnest(claimed) WITH ORDINALITY AS c (id, n) JOIN @state_items i ON i.id = c.id ORDER BY c.n;
+    RETURN QUERY SELECT r.* FROM unnest(claimed) WITH ORDINALITY AS c (id, n) JOIN @state_items i ON i.id = c.id
+        CROSS JOIN LATERAL @state_row(i) AS r ORDER BY c.n;
 END $$;
 
 -- ---- how a lease ends ------------------------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ END $$;
 CREATE FUNCTION @state_fail(p_id UUID, p_fence BIGINT, p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT)
 RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
-    PERFORM 1 FROM @state_items i WHERE i.id = p_id AND i.fence = p_fence AND i.status = 'claimed'
+    PERFORM 1 FROM @state_items i WHERE i.id = p_id AND i.fence = p_fence
         AND (p_tenant IS NULL OR i.tenant_id = p_tenant) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM @state_refuse('WSLL1', p_id::text);

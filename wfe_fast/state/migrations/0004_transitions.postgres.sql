@@ -44,7 +44,7 @@ DECLARE
     moment TIMESTAMPTZ;
     numbers TEXT;
 BEGIN
-    SELECT x.execution, x.node_id, x.tenant_id INTO i FROM @state_items x WHERE x.id = p_id AND x.fence = p_fence AND x.status = 'claimed'
+    SELECT x.execution, x.node_id, x.tenant_id INTO i FROM @state_items x WHERE x.id = p_id AND x.fence = p_fence
         AND (p_tenant IS NULL OR x.tenant_id = p_tenant) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM @state_refuse('WSLL1', p_id::text);

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.helpers import PATIENCE, environment, report_of, run_demo, small_folder
 from wfe_fast.cli.report import without_password
+from wfe_fast.persistence.postgres import MIGRATIONS
 from wfe_fast.postgres import PostgresPersistenceProvider
 
 
@@ -68,6 +69,18 @@ def test_the_schema_that_it_prints_is_the_one_that_a_provider_makes(postgres_dsn
         assert result.error_message == b""
     with PostgresPersistenceProvider(postgres_dsn, schema=postgres_schema, table_prefix="p_") as provider:
         assert provider.next_definition_sequence("order") == 1
+
+
+def test_the_upgrade_of_tables_that_are_there(postgres_dsn: str, postgres_schema: str) -> None:
+    PostgresPersistenceProvider(postgres_dsn, schema=postgres_schema).close()
+    newest = len(MIGRATIONS)
+    printed = schema_command("--schema", postgres_schema, "--from", str(newest))
+    assert printed.returncode == 0, printed.stderr
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        assert connection.pgconn.exec_(printed.stdout.encode()).error_message == b""
+    refused = schema_command("--from", str(newest + 1))
+    assert refused.returncode == 2
+    assert "from_version" in refused.stderr
 
 
 def test_a_schema_that_is_no_name() -> None:

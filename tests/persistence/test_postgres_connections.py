@@ -13,8 +13,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from wfe_fast.database.postgres_server import NOT_DURABLE, PostgresServer
-from wfe_fast.errors import InvalidStateError
-from wfe_fast.postgres import PostgresPersistenceProvider
+from wfe_fast.errors import InvalidStateError, StoreUnavailableError
+from wfe_fast.postgres import PostgresPersistenceProvider, schema_script
 from wfe_fast.testing.persistence.factories import a_workflow, pointers
 from wfe_fast.testing.proxy import WireProxy
 from wfe_fast.testing.racing import race_threads, values
@@ -38,7 +38,7 @@ def in_child(call: Callable[[], None]) -> int:
 
 def execute(dsn: str, statement: str, *params: Any) -> list[tuple[Any, ...]]:
     with psycopg.connect(dsn, autocommit=True) as connection:
-        cursor = connection.execute(statement, params)
+        cursor = connection.execute(statement, params or None)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -106,6 +106,52 @@ def test_a_call_waits_for_a_server_that_is_away() -> None:
         call = Background(lambda: provider.get_workflow_instance("w")).wait_until_inside("getconn")
         server.start()
         assert call.result().id == "w"
+
+
+def test_a_server_that_stays_away_is_told_of_with_the_reason() -> None:
+    with (
+        PostgresServer(settings=NOT_DURABLE) as server,
+        PostgresPersistenceProvider(server.dsn, timeout=1) as provider,
+    ):
+        provider.create_new_workflow(a_workflow(id="w"))
+        server.stop("immediate")
+        with pytest.raises(StoreUnavailableError, match=r"no connection within 1 s: connection .* failed: .*"):
+            provider.get_workflow_instance("w")
+        with (
+            pytest.raises(StoreUnavailableError, match=r"no connection within 1 s: connection .* failed: .*"),
+            provider.transaction() as tx,
+        ):
+            tx.get_workflow_instance("w")
+        server.start()
+        assert provider.get_workflow_instance("w").id == "w"
+
+
+def test_a_server_that_takes_no_more_connections_says_so(postgres_dsn: str, postgres_schema: str) -> None:
+    role = f"{postgres_schema}_role"
+    execute(postgres_dsn, f'CREATE ROLE "{role}" LOGIN')
+    execute(postgres_dsn, schema_script(postgres_schema, grant_to=role))
+    try:
+        dsn = psycopg.conninfo.make_conninfo(postgres_dsn, user=role)
+        with PostgresPersistenceProvider(dsn, schema=postgres_schema, timeout=1) as provider, psycopg.connect(dsn):
+            execute(postgres_dsn, f'ALTER ROLE "{role}" CONNECTION LIMIT 1')
+            execute(
+                postgres_dsn,
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s AND application_name = 'wfe-fast'",
+                role,
+            )
+            with pytest.raises(StoreUnavailableError, match="too many connections for role"):
+                provider.count_workflows()
+    finally:
+        execute(postgres_dsn, f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
+
+
+def test_a_pool_that_is_used_up_says_so(postgres_dsn: str, postgres_schema: str) -> None:
+    with PostgresPersistenceProvider(postgres_dsn, schema=postgres_schema, timeout=0.2, max_connections=1) as provider:
+        with provider.transaction() as tx:
+            tx.count_workflows()
+            with pytest.raises(StoreUnavailableError, match=r"no connection within 0\.2 s: all 1 are in use"):
+                Background(provider.count_workflows).result()
+        assert sum(provider.count_workflows().values()) == 0
 
 
 def test_connections_that_are_gone_are_forgotten(provider: PostgresPersistenceProvider, proxy: WireProxy) -> None:

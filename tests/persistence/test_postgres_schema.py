@@ -9,8 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from wfe_fast.database.postgres_names import Names
+from wfe_fast.database.postgres_schema import Schema
 from wfe_fast.errors import InvalidValueError, SchemaMismatchError, StoreUnavailableError
-from wfe_fast.persistence.postgres import MIGRATIONS
+from wfe_fast.persistence.postgres import LINE, MIGRATIONS
 from wfe_fast.postgres import PostgresPersistenceProvider, schema_script
 from wfe_fast.testing.persistence import jobs
 from wfe_fast.testing.persistence.factories import a_workflow, pointers
@@ -36,7 +38,7 @@ def execute(dsn: str, statement: str, *params: Any) -> list[tuple[Any, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-@pytest.mark.parametrize("name", ["", *HOSTILE])
+@pytest.mark.parametrize("name", ["", *HOSTILE, "pg_", "pg_catalog", "pg_temp", "pg_wfc", "information_schema"])
 def test_hostile_schemas_are_refused(postgres_dsn: str, name: str) -> None:
     with pytest.raises(InvalidValueError, match="schema"):
         PostgresPersistenceProvider(postgres_dsn, schema=name)
@@ -139,10 +141,50 @@ class TestPlainRole:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             execute(dsn, f'DELETE FROM "{postgres_schema}".wfe_fast_migrations')
 
-    def test_without_the_grants_it_is_told_of_them(self, postgres_dsn: str, postgres_schema: str, dsn: str) -> None:
+    def test_without_the_grants_it_is_told_of_them(
+        self, postgres_dsn: str, postgres_schema: str, role: str, dsn: str
+    ) -> None:
         execute(postgres_dsn, schema_script(postgres_schema))
         with pytest.raises(StoreUnavailableError, match="--grant-to"):
             PostgresPersistenceProvider(dsn, schema=postgres_schema)
+        execute(postgres_dsn, f'GRANT USAGE ON SCHEMA "{postgres_schema}" TO "{role}"')
+        with pytest.raises(
+            StoreUnavailableError, match="--from VERSION.*--grant-to.* the line persistence in wfe_fast_"
+        ):
+            PostgresPersistenceProvider(dsn, schema=postgres_schema)
+        execute(postgres_dsn, schema_script(postgres_schema, grant_to=role, from_version=len(MIGRATIONS)))
+        with PostgresPersistenceProvider(dsn, schema=postgres_schema) as provider:
+            assert provider.next_definition_sequence("order") == 1
+
+    @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+    def test_it_is_told_how_old_tables_are_upgraded(
+        self, postgres_dsn: str, postgres_schema: str, role: str, dsn: str, version: int
+    ) -> None:
+        older = Schema(Names(postgres_schema, "p_"), "", LINE, MIGRATIONS[:version])
+        execute(postgres_dsn, older.full_script(grant_to=role))
+        with pytest.raises(StoreUnavailableError, match=f"--table-prefix p_ --from {version}`"):
+            PostgresPersistenceProvider(dsn, schema=postgres_schema, table_prefix="p_")
+        execute(postgres_dsn, schema_script(postgres_schema, "p_", grant_to=role, from_version=version))
+        with PostgresPersistenceProvider(dsn, schema=postgres_schema, table_prefix="p_") as provider:
+            provider.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(2)))
+
+    def test_an_upgrade_of_another_version_changes_nothing(self, postgres_dsn: str, postgres_schema: str) -> None:
+        names = Names(postgres_schema)
+        content = "SELECT oid, relname FROM pg_class WHERE relnamespace = %s::regnamespace ORDER BY 1"
+        functions = "SELECT oid, proname FROM pg_proc WHERE pronamespace = %s::regnamespace ORDER BY 1"
+        for version, other, prefix in ((1, 2, ""), (2, 1, ""), (2, 2, "p_")):
+            execute(postgres_dsn, Schema(names, "", LINE, MIGRATIONS[:version]).full_script())
+            before = execute(postgres_dsn, content, postgres_schema), execute(postgres_dsn, functions, postgres_schema)
+            with pytest.raises(psycopg.errors.RaiseException, match=f"do not have version {other}"):
+                execute(postgres_dsn, schema_script(postgres_schema, prefix, from_version=other))
+            after = execute(postgres_dsn, content, postgres_schema), execute(postgres_dsn, functions, postgres_schema)
+            assert after == before
+            execute(postgres_dsn, f'DROP SCHEMA "{postgres_schema}" CASCADE')
+
+    @pytest.mark.parametrize("version", [-1, len(MIGRATIONS) + 1, True, "2", None])
+    def test_a_version_that_is_not_known_is_refused(self, version: Any) -> None:
+        with pytest.raises(InvalidValueError, match="from_version"):
+            schema_script(from_version=version)
 
     @pytest.mark.parametrize("name", ["", "x" * 64, "a\0b"])
     def test_what_is_no_role_is_refused(self, name: str) -> None:

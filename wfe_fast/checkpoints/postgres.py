@@ -17,10 +17,11 @@ from wfe_fast.checkpoints.store import StoreMethods, TransactionMethods
 from wfe_fast.clock import Clock, Duration
 from wfe_fast.database.base import Work as Operation
 from wfe_fast.database.migrations import load_migrations
-from wfe_fast.database.postgres import Pool, PostgresDatabase
+from wfe_fast.database.postgres import PostgresDatabase
 from wfe_fast.database.postgres_block import PostgresBlock
 from wfe_fast.database.postgres_clock import ServerClock
 from wfe_fast.database.postgres_names import Names
+from wfe_fast.database.postgres_pool import Pool
 from wfe_fast.database.postgres_schema import Schema, declared
 from wfe_fast.errors import (
     ClaimLostError,
@@ -46,16 +47,21 @@ REFUSALS: dict[str, Callable[[str], Exception]] = {
 }
 
 
-def checkpoint_schema_script(schema: str = "durable", table_prefix: str = "", *, grant_to: str | None = None) -> str:
-    """The SQL that makes the tables of a new checkpoint store, in one transaction, for an administrator to run where the application may not.
+def checkpoint_schema_script(
+    schema: str = "durable", table_prefix: str = "", *, grant_to: str | None = None, from_version: int = 0
+) -> str:
+    """The SQL that makes the tables of a new checkpoint store, or upgrades those of an old one, in one transaction, for an administrator to run
+    where the application may not.
 
     Args:
         grant_to: the role that the application has: it gets what it needs to use the store, and nothing else.
+        from_version: the version that the tables have (the highest of the line `checkpoints` in ``wfe_fast_migrations``); 0 = there are none.
+            Where they have another one, the script fails and changes nothing.
 
     Raises:
-        InvalidValueError: the schema, the prefix or the role is not allowed.
+        InvalidValueError: the schema, the prefix or the role is not allowed, or this release does not know the version.
     """
-    return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to)
+    return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to, from_version)
 
 
 def _ignore(_: object) -> None:

@@ -92,17 +92,25 @@ def demo(folder: Path | None, workers: int, database: str | None, engine: str, n
 @click.option("--schema", help="The schema that is to hold the tables; wfc or durable by default.")
 @click.option("--table-prefix", default="", help="What the name of each table begins with.")
 @click.option("--grant-to", help="The role that is to use the tables, where another one is to own them.")
-def schema(tables: str, schema: str | None, table_prefix: str, grant_to: str | None) -> int:
-    """Print the SQL that makes the tables on PostgreSQL.
+@click.option(
+    "--from",
+    "from_version",
+    default=0,
+    show_default="no tables",
+    type=click.IntRange(0),
+    help="The version that the tables have: the highest of their line in wfe_fast_migrations.",
+)
+def schema(tables: str, schema: str | None, table_prefix: str, grant_to: str | None, from_version: int) -> int:
+    """Print the SQL that makes the tables on PostgreSQL, or upgrades them.
 
     For an administrator to run, where the application's role may not create them.
     """
     from wfe_fast.postgres import checkpoint_schema_script, schema_script
 
     if tables == "checkpoints":
-        text = checkpoint_schema_script(schema or "durable", table_prefix, grant_to=grant_to)
+        text = checkpoint_schema_script(schema or "durable", table_prefix, grant_to=grant_to, from_version=from_version)
     else:
-        text = schema_script(schema or "wfc", table_prefix, grant_to=grant_to)
+        text = schema_script(schema or "wfc", table_prefix, grant_to=grant_to, from_version=from_version)
     click.echo(text, nl=False)
     return 0
 

@@ -26,6 +26,7 @@ from wfe_fast.database.notifications import Notifications
 from wfe_fast.database.postgres_block import PostgresBlock
 from wfe_fast.database.postgres_errors import error_of
 from wfe_fast.database.postgres_names import Names
+from wfe_fast.database.postgres_pool import Failure, Pool, open_pool
 from wfe_fast.database.postgres_schema import Schema
 from wfe_fast.database.postgres_session import (
     READ_ONLY,
@@ -44,15 +45,11 @@ from wfe_fast.errors import (
 )
 
 T = TypeVar("T")
-Pool = psycopg_pool.ConnectionPool[psycopg.Connection[Any]]
 
 _log = logging.getLogger("wfe_fast.database")
 
 #: Serialization failure, deadlock: the transaction was rolled back for another one's sake.
 _RETRIED = ("40001", "40P01")
-
-#: Seconds after which the pool gives an attempt to connect up. A call that waits begins another one; the pool's own pauses grow to minutes.
-_GIVE_UP = 3.0
 
 #: Seconds that the end of the pool waits for each of its threads: one that is about to connect to a server that does not answer ends later.
 _GOODBYE = 0.5
@@ -142,7 +139,7 @@ class PostgresDatabase:
         self._pool = self._borrowed
         self._sessions: weakref.WeakKeyDictionary[Any, PostgresSession] = weakref.WeakKeyDictionary()
         self._blocks: dict[int, PostgresBlock] = {}
-        self._opened = False
+        self._failure = Failure()
         self.changes = ChangeSignal(None)
         self._notifications: Notifications | None = None
 
@@ -290,11 +287,18 @@ class PostgresDatabase:
                 return self._open_pool().getconn(timeout=max(0.001, min(left, 1.0)))
             except psycopg_pool.PoolTimeout as error:
                 if left <= 1.0:
-                    raise StoreUnavailableError(self.name, f"no connection within {self._timeout:g} s") from error
+                    problem = f"no connection within {self._timeout:g} s: {self._why()}"
+                    raise StoreUnavailableError(self.name, problem) from error
             except psycopg_pool.PoolClosed as error:
                 raise StoreClosedError(str(error)) from error
             except psycopg.Error as error:
                 raise StoreUnavailableError(self.name, str(error).strip()) from error
+
+    def _why(self) -> str:
+        """Why there is no connection."""
+        if self._borrowed is not None:
+            return "the caller's pool has none"
+        return self._failure.text or f"all {self._max_connections} are in use"
 
     def give_back(self, session: PostgresSession) -> None:
         """Lend it to the next thread."""
@@ -316,15 +320,7 @@ class PostgresDatabase:
         if pool is None:
             with self._lock:
                 if self._pool is None:
-                    self._pool = psycopg_pool.ConnectionPool(
-                        self._conninfo,
-                        min_size=1,
-                        max_size=self._max_connections,
-                        kwargs={"autocommit": True},
-                        name=self.name,
-                        reconnect_timeout=_GIVE_UP,
-                        open=True,
-                    )
+                    self._pool = open_pool(self._conninfo, self._max_connections, self.name, self._failure)
                 pool = self._pool
         return pool
 

@@ -23,7 +23,7 @@ class Names:
     """A schema and a prefix.
 
     Raises:
-        InvalidValueError: one is not made of ASCII letters, digits and underscores, or is too long.
+        InvalidValueError: one is not made of ASCII letters, digits and underscores, or is too long, or the schema is PostgreSQL's own.
     """
 
     schema: str
@@ -31,6 +31,8 @@ class Names:
 
     def __post_init__(self) -> None:
         _check(self.schema, "schema", _LONGEST)
+        if self.schema.startswith("pg_") or self.schema == "information_schema":
+            raise InvalidValueError("schema", "must not be one of PostgreSQL's own", self.schema)
         if self.prefix != "":
             _check(self.prefix, "table_prefix", _LONGEST - _LONGEST_NAME)
 

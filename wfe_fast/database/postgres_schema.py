@@ -55,6 +55,19 @@ BEGIN
 END $grants$;
 """
 
+#: Whoever runs a script that was printed for an older version than the tables have must not get half of it.
+_GUARD = """{lock};
+DO $guard$
+DECLARE found TEXT[];
+BEGIN
+    SELECT array_agg(prefix || ' ' || checksum ORDER BY version) INTO found FROM "{schema}".wfe_fast_migrations WHERE line = '{line}';
+    IF found IS DISTINCT FROM ARRAY[{expected}] THEN
+        RAISE EXCEPTION 'the {line} tables in schema {schema} do not have version {version} of wfe-fast; nothing was changed';
+    END IF;
+END $guard$;
+
+"""
+
 _HAS_HISTORY = (
     "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s"
 )
@@ -88,6 +101,12 @@ def declared(migrations: tuple[Migration, ...]) -> set[tuple[str, str, str]]:
     }
 
 
+def _checked_version(value: object, newest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= newest:
+        raise InvalidValueError("from_version", f"must be a version that this release knows, 0 to {newest}", value)
+    return value
+
+
 class Schema:
     """The tables of a line.
 
@@ -100,18 +119,30 @@ class Schema:
         self._store = store
         self._line = line
         self._migrations = migrations
+        #: The version that the tables had when they were looked at last; None where the role may not read it.
+        self._found: int | None = 0
 
-    def full_script(self, grant_to: str | None = None) -> str:
-        """The SQL by which somebody who may do so makes the tables, in one transaction.
+    def full_script(self, grant_to: str | None = None, from_version: int = 0) -> str:
+        """The SQL by which somebody who may do so makes the tables, or upgrades them, in one transaction.
 
         Args:
             grant_to: the role that gets the rights to use them, and no others.
+            from_version: the version that the tables have: run where they have another one, the script fails and changes nothing.
 
         Raises:
-            InvalidValueError: `grant_to` cannot be the name of a role.
+            InvalidValueError: `grant_to` cannot be the name of a role, or no such version is known.
         """
+        version = _checked_version(from_version, len(self._migrations))
         grants = "" if grant_to is None else self._grants(grant_to)
-        return f"BEGIN;\n\n{self.script()}{grants}\nCOMMIT;\n"
+        made = self._guard(version) + self._migrating(self._migrations[version:]) if version else self.script()
+        return f"BEGIN;\n\n{made}{grants}\nCOMMIT;\n"
+
+    def _guard(self, version: int) -> str:
+        expected = (f"'{self._names.prefix} {known.checksum}'" for known in self._migrations[:version])
+        lock = _LOCK % f"'wfe_fast {self._names.schema}'"
+        return _GUARD.format(
+            lock=lock, schema=self._names.schema, line=self._line, expected=", ".join(expected), version=version
+        )
 
     def _grants(self, role: str) -> str:
         if not role or "\0" in role or len(role.encode()) > 63:
@@ -133,11 +164,15 @@ class Schema:
 
     def script(self, pending: Sequence[Migration] | None = None) -> str:
         """The SQL that makes the tables (or applies what is pending)."""
-        parts = [_CREATE_SCHEMA, _CREATE_TABLE]
-        for migration in self._migrations if pending is None else pending:
+        first = self._names.resolve(f"{_CREATE_SCHEMA};\n\n{_CREATE_TABLE};\n\n")
+        return first + self._migrating(self._migrations if pending is None else pending)
+
+    def _migrating(self, pending: Sequence[Migration]) -> str:
+        parts = []
+        for migration in pending:
             parts.append(migration.sql.strip().rstrip(";"))
             parts.append(_APPLIED % (self._line, migration.version, migration.name, migration.checksum))
-        return self._names.resolve(";\n\n".join(parts) + ";\n")
+        return self._names.resolve("".join(f"{part};\n\n" for part in parts))
 
     def bring_up_to_date(self, connection: psycopg.Connection[Any]) -> bool:
         """Apply what is pending, in one transaction. `connection` is in autocommit mode.
@@ -197,9 +232,12 @@ class Schema:
             raise psycopg.errors.error_from_result(result)
 
     def _pending(self, cursor: psycopg.Cursor[Row]) -> tuple[Migration, ...]:
+        self._found = 0
         if not cursor.execute(_HAS_HISTORY, [self._names.schema, _TABLE]).fetchone():
             return self._migrations
+        self._found = None
         rows = cursor.execute(self._names.resolve(_HISTORY).encode(), [self._line]).fetchall()
+        self._found = len(rows)
         prefixes = {row[2] for row in rows}
         if prefixes - {self._names.prefix}:
             (other,) = prefixes - {self._names.prefix}
@@ -214,5 +252,7 @@ class Schema:
             f"the role may not create or use the tables ({str(error).strip().splitlines()[0]}); let an administrator run what"
             f" `wfe-fast schema --tables {self._line} --schema {self._names.schema}"
             + (f" --table-prefix {self._names.prefix}" if self._names.prefix else "")
+            + (f" --from {'VERSION' if self._found is None else self._found}" if self._found != 0 else "")
             + "` prints, as the role that is to own the tables, with --grant-to and the name of this role"
+            + (f" (VERSION is the highest of the line {self._line} in {_TABLE})" if self._found is None else "")
         )

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 from wfe_fast.clock import Clock, Duration
 from wfe_fast.database.base import UniqueViolation
 from wfe_fast.database.migrations import load_migrations
-from wfe_fast.database.postgres import Pool, PostgresDatabase
+from wfe_fast.database.postgres import PostgresDatabase
 from wfe_fast.database.postgres_block import PostgresBlock
 from wfe_fast.database.postgres_clock import ServerClock
 from wfe_fast.database.postgres_names import Names
+from wfe_fast.database.postgres_pool import Pool
 from wfe_fast.database.postgres_schema import Schema
 from wfe_fast.errors import (
     ClaimLostError,
@@ -51,20 +52,28 @@ REFUSALS: dict[str, Callable[[str], Exception]] = {
     "WFCU1": ConcurrentUpdateError,
 }
 
+#: After these nobody knows whether what was sent was stored.
+_MAYBE_STORED = (CommitOutcomeUnknownError, KeyboardInterrupt, SystemExit)
+
 #: Pauses before deliveries that another transaction held up are tried again, in seconds; then whoever dispatches does it.
 _DELIVERY_PAUSES = (0.001, 0.003, 0.01, 0.03, 0.1)
 
 
-def schema_script(schema: str = "wfc", table_prefix: str = "", *, grant_to: str | None = None) -> str:
-    """The SQL that makes the tables of a new store, in one transaction, for an administrator to run where the application may not.
+def schema_script(
+    schema: str = "wfc", table_prefix: str = "", *, grant_to: str | None = None, from_version: int = 0
+) -> str:
+    """The SQL that makes the tables of a new store, or upgrades those of an old one, in one transaction, for an administrator to run where the
+    application may not.
 
     Args:
         grant_to: the role that the application has: it gets what it needs to use the store, and nothing else.
+        from_version: the version that the tables have (the highest of the line `persistence` in ``wfe_fast_migrations``); 0 = there are none.
+            Where they have another one, the script fails and changes nothing.
 
     Raises:
-        InvalidValueError: the schema, the prefix or the role is not allowed.
+        InvalidValueError: the schema, the prefix or the role is not allowed, or this release does not know the version.
     """
-    return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to)
+    return Schema(Names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to, from_version)
 
 
 def _doubt(instance: WorkflowInstance, change: Change) -> None:
@@ -137,7 +146,7 @@ class PostgresTransaction(TransactionMethods):
     def forget(self) -> None:
         """After a rollback, or what may be one: let each instance know again what it knew before the block."""
         self._undo.forget()
-        if isinstance(self._block.failure, CommitOutcomeUnknownError):
+        if isinstance(self._block.failure, _MAYBE_STORED):
             for instance, change in self._changes.values():
                 _doubt(instance, change)
 
@@ -251,7 +260,7 @@ class PostgresPersistenceProvider(StoreMethods):
             return
         try:
             super()._store_for(_about, work, args, done, duplicate, repeatable=repeatable)
-        except (CommitOutcomeUnknownError, KeyboardInterrupt, SystemExit):
+        except _MAYBE_STORED:
             if _about is not None and isinstance(args[0], Change):
                 _doubt(_about, args[0])
             raise

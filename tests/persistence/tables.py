@@ -37,10 +37,13 @@ Contents = dict[str, list[dict[str, Any]]]
 
 
 #: Transactions of others.
-TRANSACTIONS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND xact_start IS NOT NULL"
+TRANSACTIONS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database() AND xact_start IS NOT NULL"
 
 #: Connections of others to this database.
 OTHERS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'"
+
+#: Methods that leave alone what somebody has locked; and for a moment a connection that is gone still has its locks.
+PASSING_BY = {"claim_runnable_instances", "claim_subscription", "dispatch_events", "purge_events", "renew_claims"}
 
 DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
@@ -102,6 +105,12 @@ class Tables:
         """Any statement, its names in the store's schema."""
         cursor = self._connection.execute(statement.encode(), params or None)
         return cursor.fetchall() if cursor.description else []
+
+    def script(self, text: str) -> None:
+        """Several statements without parameters."""
+        result = self._connection.pgconn.exec_(text.encode())
+        if result.status == psycopg.pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
 
     def exact(self) -> dict[str, list[str]]:
         """Every row of every table, each column of it."""

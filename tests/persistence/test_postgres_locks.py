@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
 from tests.persistence.tables import Tables, deadlocks
+from wfe_fast.errors import WorkflowNotFoundError
+from wfe_fast.persistence.models import WorkflowInstance
 from wfe_fast.postgres import PostgresPersistenceProvider
 from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.persistence.factories import (
@@ -149,3 +152,28 @@ def test_whoever_dispatches_does_not_spin_while_a_delivery_is_held_up(
         tables.execute("COMMIT")
         wait_until(lambda: provider.wait_for_work(60) and provider.dispatch_events(), "the event is delivered")
         assert provider.get_workflow_instance(instance.id).execution_pointers[0].event_published
+
+
+@pytest.mark.parametrize("label", ["delete", "read"])
+def test_a_workflow_that_is_deleted_and_made_again_while_it_is_waited_for(
+    open_provider: Open, tables: Tables, label: str
+) -> None:
+    """It is another row, with pointers of its own: found as a whole, or not at all."""
+    with open_provider() as provider:
+        provider.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(2)))
+
+        def read() -> WorkflowInstance:
+            with provider.transaction() as tx:
+                return tx.get_workflow_instance("w")
+
+        with provider.transaction() as tx:
+            tx.delete_workflow("w")
+            tx.create_new_workflow(a_workflow(id="w", execution_pointers=pointers(3)))
+            tx.count_workflows()  # sends it
+            call: Background[Any] = Background(read if label == "read" else partial(provider.delete_workflow, "w"))
+            wait_until(lambda: tables.execute(WAITING), "the row is waited for")
+        if label == "delete":
+            call.result()
+            assert tables.execute("SELECT 1 FROM execution_pointers") == []
+        with pytest.raises(WorkflowNotFoundError):
+            read() if label == "delete" else call.result()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.persistence.tables import TRANSACTIONS, Moment, Tables
+from tests.persistence.tables import PASSING_BY, TRANSACTIONS, Moment, Tables
 from wfe_fast.errors import CommitOutcomeUnknownError
 from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.persistence.models import ScheduledCommand
@@ -41,10 +41,6 @@ REPEATED["schedule_command again"] = lambda p, w: p.schedule_command(ScheduledCo
 
 #: All others: somebody has to look.
 UNKNOWN = {label: call for label, call in WRITES.items() if label not in REPEATED}
-
-
-#: These leave alone what somebody has locked; and the server may not have noticed yet that the first connection is gone.
-PASSING_BY = {"dispatch_events", "renew_claims"}
 
 
 @pytest.fixture

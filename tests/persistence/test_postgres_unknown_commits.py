@@ -8,12 +8,22 @@ from dataclasses import dataclass
 
 import pytest
 
-from wfe_fast.errors import CommitOutcomeUnknownError, ConcurrentUpdateError
+from tests.persistence.tables import TRANSACTIONS, Tables
+from wfe_fast.errors import CommitOutcomeUnknownError, ConcurrentUpdateError, ConnectionLostError, StoreUnavailableError
 from wfe_fast.persistence.memory import memory_of
-from wfe_fast.persistence.models import WorkflowInstance
+from wfe_fast.persistence.models import ScheduledCommand, WorkflowInstance
 from wfe_fast.postgres import PostgresPersistenceProvider
-from wfe_fast.testing.persistence.factories import a_pointer, a_subscription, a_workflow, pointers
+from wfe_fast.testing.persistence.factories import (
+    NAME,
+    a_pointer,
+    a_subscription,
+    a_workflow,
+    an_error,
+    an_event,
+    pointers,
+)
 from wfe_fast.testing.proxy import WireProxy
+from wfe_fast.testing.waiting import wait_until
 
 
 @pytest.fixture
@@ -177,3 +187,66 @@ def test_a_block_is_stored_as_a_whole(provider: PostgresPersistenceProvider, cut
         tx.create_new_workflow(a_workflow(id="one"))
         tx.create_new_workflow(a_workflow(id="two"))
     assert len(provider.get_workflow_instances(["one", "two"])) == 2
+
+
+def stored_parts(tables: Tables, id: str) -> tuple[bool, ...]:
+    """Which parts of the block of this workflow are in the store."""
+    statements = (
+        "SELECT count(*) FROM workflows WHERE id = %s AND description = 'changed'",
+        "SELECT count(*) FROM execution_pointers WHERE workflow_id = %s AND step_id = 7",
+        "SELECT count(*) FROM workflows WHERE id = 'beside ' || %s",
+        "SELECT count(*) FROM events WHERE id = %s AND is_processed",
+        "SELECT count(*) FROM scheduled_commands WHERE data = %s",
+        "SELECT count(*) FROM execution_errors WHERE workflow_id = %s",
+    )
+    counts = [tables.execute(statement, id)[0][0] for statement in statements]
+    assert set(counts) <= {0, 1}
+    return tuple(count == 1 for count in counts)
+
+
+def work_in_a_block(provider: PostgresPersistenceProvider, instance: WorkflowInstance, *, again: bool = False) -> None:
+    """A block with answers in the middle; once more, without what cannot be stored twice."""
+    id = instance.id
+    with provider.transaction(workflows=[id], publishes=[(NAME, id)]) as tx:
+        if not again:
+            tx.create_new_workflow(a_workflow(id=f"beside {id}"))
+            tx.persist_errors([an_error(id)])
+        tx.persist_workflow(instance, expect_unchanged=True)
+        assert tx.get_event("other").id == "other"
+        tx.schedule_command(ScheduledCommand.process_workflow(id, 5))
+        assert tx.subscriptions_of(id) == []
+        tx.publish_event(an_event(id=id, event_key=id))
+
+
+@pytest.mark.parametrize("fault", ["cut_before", "lose_answer"])
+def test_a_cut_at_every_message_of_a_block(
+    provider: PostgresPersistenceProvider, proxy: WireProxy, postgres_dsn: str, postgres_empty_schema: str, fault: str
+) -> None:
+    provider.create_event(an_event(id="other"))
+    told: set[tuple[type, bool]] = set()
+    with Tables(postgres_dsn, postgres_empty_schema) as tables:
+        for nth in range(1, 500):
+            instance = a_workflow(id=f"w{nth}")
+            provider.create_new_workflow(instance)
+            instance.description = "changed"
+            instance.execution_pointers = [a_pointer(step_id=7)]
+            rule = getattr(proxy, fault)(nth=nth)
+            try:
+                work_in_a_block(provider, instance)
+            except StoreUnavailableError as error:
+                proxy.clear()
+                wait_until(lambda: tables.execute(TRANSACTIONS) == [], "the server has noticed it")
+                parts = stored_parts(tables, instance.id)
+                assert len(set(parts)) == 1, f"half of the block was stored at message {nth}: {parts}"
+                told.add((type(error), parts[0]))
+                work_in_a_block(provider, instance, again=parts[0])
+            proxy.clear()
+            assert all(stored_parts(tables, instance.id)), f"at message {nth}"
+            assert provider.get_workflow_instance(instance.id) == instance
+            if not rule.reached:
+                break
+    assert not rule.reached
+    assert nth > 20
+    wanted = {(ConnectionLostError, False), (CommitOutcomeUnknownError, fault == "lose_answer")}
+    assert wanted <= told
+    assert (ConnectionLostError, True) not in told

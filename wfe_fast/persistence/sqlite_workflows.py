@@ -184,7 +184,9 @@ class SqliteWorkflows:
     def delete(self, session: Session, ids: list[str]) -> int:
         """Delete workflows with everything of them; how many there were."""
         wanted = (json_list(ids),)
-        session.run(self._sql.delete_subscriptions_of, wanted)
-        session.run(self._sql.delete_errors_of, wanted)
-        session.run(self._sql.delete_commands_of, wanted)
-        return session.run(self._sql.delete_workflows, wanted)
+        gone = session.run(self._sql.delete_workflows, wanted)
+        if gone:  # of one that is not there, nothing else is dropped either
+            session.run(self._sql.delete_subscriptions_of, wanted)
+            session.run(self._sql.delete_errors_of, wanted)
+            session.run(self._sql.delete_commands_of, wanted)
+        return gone

@@ -126,10 +126,12 @@ CREATE FUNCTION @wfe_lock_instances(p_ids TEXT[]) RETURNS TABLE (seq BIGINT, id 
     complete_time BIGINT, revision BIGINT, control BIGINT, claim_fence BIGINT, claims_without_commit INT, lines TEXT, last_position BIGINT)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE locked BIGINT[];
 BEGIN
-    PERFORM 1 FROM @workflows w WHERE w.id = ANY (p_ids) ORDER BY w.seq FOR NO KEY UPDATE;
-    RETURN QUERY SELECT i.* FROM @wfe_instances(ARRAY(
-        SELECT w.seq FROM unnest(p_ids) WITH ORDINALITY AS wanted (id, n) JOIN @workflows w ON w.id = wanted.id ORDER BY n)) AS i;
+    -- Those and no others: one that was deleted while we waited for it, and made again, is another row.
+    locked := ARRAY(SELECT w.seq FROM @workflows w WHERE w.id = ANY (p_ids) ORDER BY w.seq FOR NO KEY UPDATE);
+    RETURN QUERY SELECT i.* FROM @wfe_instances(ARRAY(SELECT w.seq FROM unnest(p_ids) WITH ORDINALITY AS wanted (id, n)
+        JOIN @workflows w ON w.id = wanted.id WHERE w.seq = ANY (locked) ORDER BY n)) AS i;
 END $$;
 
 CREATE FUNCTION @wfe_create(p_id TEXT, p_name TEXT, p_root TEXT, p_definition TEXT, p_version INT, p_description TEXT, p_reference TEXT,
@@ -310,9 +312,16 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @wfe_delete(p_ids TEXT[]) RETURNS BIGINT LANGUAGE plpgsql AS $$
-DECLARE gone BIGINT;
+DECLARE
+    found TEXT[];
+    gone BIGINT;
 BEGIN
-    PERFORM 1 FROM @workflows WHERE id = ANY (p_ids) ORDER BY seq FOR UPDATE;
+    -- One that was deleted while we waited for it may have been made again: that is another row, and to be locked, too.
+    LOOP
+        found := ARRAY(SELECT id FROM @workflows WHERE id = ANY (p_ids) ORDER BY seq FOR UPDATE);
+        EXIT WHEN NOT EXISTS (SELECT 1 FROM @workflows WHERE id = ANY (p_ids) AND id <> ALL (found));
+    END LOOP;
+    p_ids := found;
     PERFORM 1 FROM @event_subscriptions WHERE workflow_id = ANY (p_ids) ORDER BY seq FOR UPDATE;
     DELETE FROM @event_subscriptions WHERE workflow_id = ANY (p_ids);
     DELETE FROM @execution_errors WHERE workflow_id = ANY (p_ids);

@@ -183,6 +183,16 @@ class RetentionSuite(Suite):
         assert (provider.get_errors("v"), provider.subscriptions_of("v")) == ([], [])
         assert [command.data for command in drain_commands(provider)] == ["w"]
 
+    def test_a_deletion_of_what_is_not_there_drops_nothing(self, provider: PersistenceProvider) -> None:
+        provider.create_event_subscription(a_subscription(workflow_id="nobody"))
+        provider.persist_errors([an_error("nobody")])
+        provider.schedule_command(ScheduledCommand.process_workflow("nobody", 1))
+        before = everything(provider)
+        with pytest.raises(WorkflowNotFoundError):
+            provider.delete_workflow("nobody")
+        assert everything(provider) == before
+        assert [command.data for command in drain_commands(provider)] == ["nobody"]
+
     def test_an_event_command_of_that_name_stays(self, provider: PersistenceProvider) -> None:
         self._create_all_of(provider, "w")
         provider.schedule_command(ScheduledCommand.process_event("w", 1))

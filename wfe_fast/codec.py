@@ -8,6 +8,7 @@ the path of the part that JSON cannot hold. The check costs one decode and one c
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -45,6 +46,29 @@ def encode_json(value: Any, field: str) -> bytes:
     if _decode_any(encoded) != value:
         raise SerializationError(field, "does not come back from JSON as it was")
     return encoded  # the text holds a backslash followed by u0000, not a NUL
+
+
+#: A text, which is passed over, or a number with an exponent that is not negative.
+_TEXT_OR_LARGE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]+')
+
+
+def with_exact_floats(text: str) -> str:
+    """JSON in which large floats stand as the whole numbers that they are: 1e23 as 99999999999999991611392.
+
+    For a database that takes numbers as decimal ones: it would make 100000000000000000000000 of 1e23, and that is another number.
+    """
+    # From 1e16 on a float is written with an exponent, which has two or three digits. Most texts are through here.
+    if "e1" not in text and "e2" not in text and "e3" not in text:
+        return text
+    return _TEXT_OR_LARGE.sub(_exact, text)
+
+
+def _exact(found: re.Match[str]) -> str:
+    token = found[0]
+    if token[0] == '"':
+        return token
+    value = float(token)
+    return str(int(value)) if value.is_integer() else token
 
 
 def decode_json(text: str | bytes) -> Any:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.cli.helpers import PATIENCE, environment, report_of, run_demo, small_folder
+from tests.cli.helpers import PATIENCE, arguments, environment, heavy_folder, report_of, run_demo, small_folder
 from wfe_fast.cli.report import without_password
+from wfe_fast.cli.steplog import LINE_LENGTH
+from wfe_fast.database.postgres_server import NOT_DURABLE, PostgresServer
 from wfe_fast.persistence.postgres import MIGRATIONS
 from wfe_fast.postgres import PostgresPersistenceProvider
+from wfe_fast.testing.waiting import wait_until
 
 
 @pytest.fixture
@@ -99,3 +104,32 @@ def test_a_schema_that_is_no_name() -> None:
 )
 def test_a_password_is_not_shown(url: str, shown: str) -> None:
     assert without_password(url) == shown
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_server_that_is_restarted_half_way(tmp_path: Path, mode: str) -> None:
+    heavy_folder(tmp_path / "folder", 15)
+    with PostgresServer(settings=NOT_DURABLE) as server:
+        running = subprocess.Popen(
+            arguments("folder", "--database", server.dsn, "--workers", 2, "--json"),
+            cwd=tmp_path,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+        def has_begun(steps: int) -> bool:
+            assert running.poll() is None
+            return sum(log.stat().st_size for log in tmp_path.glob("*.log")) >= steps * LINE_LENGTH
+
+        for steps in (10, 20):
+            wait_until(partial(has_begun, steps), "so many steps have begun")
+            server.stop(mode)
+            server.start()
+        said, complained = running.communicate(timeout=PATIENCE)
+        assert running.returncode == 0, complained
+    report = json.loads(said.splitlines()[-1])
+    assert (report["files"], report["steps"], report["lost"], report["repeated"]) == (15, 60, 0, 0)
+    assert (report["killed"], report["errors"]) == (1, [])

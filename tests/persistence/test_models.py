@@ -21,6 +21,7 @@ from wfe_fast import (
     WorkflowInstance,
     WorkflowStatus,
 )
+from wfe_fast.codec import with_exact_floats
 from wfe_fast.persistence.contract import PersistenceProvider, PersistenceTransaction
 from wfe_fast.sqlite import SqlitePersistenceProvider
 
@@ -161,3 +162,17 @@ def test_the_provider_has_every_method_of_the_contract() -> None:
         with provider.transaction() as tx:
             assert isinstance(tx, PersistenceTransaction)
             assert not isinstance(tx, PersistenceProvider)
+
+
+@pytest.mark.parametrize(
+    ("given", "exact"),
+    [
+        ("1e23", "99999999999999991611392"),
+        ("[-1.5e16,1E+17]", "[-15000000000000000,100000000000000000]"),
+        ('{"1e23":"1e23 \\" 1e23","a":1e23}', '{"1e23":"1e23 \\" 1e23","a":99999999999999991611392}'),
+        ("[1e-300,1.25,-0.0,100,1.25e1]", "[1e-300,1.25,-0.0,100,1.25e1]"),
+        ("[1e400]", "[1e400]"),
+    ],
+)
+def test_large_floats_as_the_whole_numbers_that_they_are(given: str, exact: str) -> None:
+    assert with_exact_floats(given) == exact

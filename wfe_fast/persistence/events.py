@@ -20,7 +20,7 @@ class EventMethods(Operations):
     """See `contract.EventOperations`."""
 
     def create_event(self, event: Event) -> str:
-        row = event_row(event)
+        row = event_row(event, self._work.json)
         params = (self._sql.create_event, (*row, row[4]))
         self._store_for(None, run, params, duplicate=lambda _: DuplicateEventError(row[0]))
         event.id = row[0]
@@ -80,7 +80,7 @@ class EventMethods(Operations):
     # -- delivery --------------------------------------------------------------------------------------------------------------
 
     def publish_event(self, event: Event, *, limit: int = 500) -> str:
-        row = event_row(event)
+        row = event_row(event, self._work.json)
         check_limit(limit)
         self._store_for(None, self._work.publish, (row, limit), self._delivered, repeatable=True)
         event.id = row[0]

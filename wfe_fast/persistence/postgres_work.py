@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wfe_fast.codec import encode_line
+from wfe_fast.codec import encode_line, with_exact_floats
 from wfe_fast.database.base import Row, RunAgain, Session
 from wfe_fast.database.postgres_block import PostgresBlock
 from wfe_fast.database.postgres_session import StatementFailed
@@ -68,6 +68,9 @@ class PostgresWork:
         """The one value that a function returns."""
         row = session.one(sql, params)
         return None if row is None else row[0]
+
+    #: JSONB has decimal numbers.
+    json = staticmethod(with_exact_floats)
 
     # -- workflows -------------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from wfe_fast.clock import from_micros
@@ -139,8 +141,8 @@ def workflow_from(row: Row, store: str, *, claimed: bool = False) -> tuple[Workf
 # -- events, subscriptions, commands, errors -----------------------------------------------------------------------------------
 
 
-def event_row(event: object) -> Row:
-    """The row of an event; an empty id becomes a new one.
+def event_row(event: object, json: Callable[[str], str]) -> Row:
+    """The row of an event, with its JSON as `work.Work.json` wants it; an empty id becomes a new one.
 
     Raises:
         InvalidValueError: a field is of a wrong kind, too long, or a naive datetime.
@@ -151,7 +153,7 @@ def event_row(event: object) -> Row:
         check_name(event.id, "event.id", empty=True) or new_id(),
         check_name(event.event_name, "event.event_name", empty=True),
         check_name(event.event_key, "event.event_key", empty=True),
-        json_text(event.event_data, "event.event_data"),
+        json(json_text(event.event_data, "event.event_data")),
         micros(event.event_time, "event.event_time"),
         int(check_bool(event.is_processed, "event.is_processed")),
     )
@@ -170,8 +172,8 @@ def event_from(row: Row, store: str) -> Event:
     )
 
 
-def subscription_row(subscription: object, field: str = "subscription") -> Row:
-    """The row of a subscription; an empty id becomes a new one.
+def subscription_row(subscription: object, json: Callable[[str], str], field: str = "subscription") -> Row:
+    """The row of a subscription, with its JSON as `work.Work.json` wants it; an empty id becomes a new one.
 
     Raises:
         InvalidValueError: a field is of a wrong kind, too long, or a naive datetime.
@@ -187,7 +189,7 @@ def subscription_row(subscription: object, field: str = "subscription") -> Row:
         check_name(sub.event_name, f"{field}.event_name", empty=True),
         check_name(sub.event_key, f"{field}.event_key", empty=True),
         micros(sub.subscribe_as_of, f"{field}.subscribe_as_of"),
-        None if data is None else json_text(data, f"{field}.subscription_data"),
+        None if data is None else json(json_text(data, f"{field}.subscription_data")),
         check_optional_name(sub.external_token, f"{field}.external_token"),
         check_optional_name(sub.external_worker_id, f"{field}.external_worker_id"),
         optional_micros(sub.external_token_expiry, f"{field}.external_token_expiry"),

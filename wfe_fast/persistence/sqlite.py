@@ -35,6 +35,9 @@ LINE = "persistence"
 class SqliteWork(SqliteWorkflows, SqliteEvents):
     """See `work.Work`."""
 
+    def json(self, text: str) -> str:
+        return text  # it is kept as it is
+
     @property
     def looks(self) -> SqliteWork:
         """Itself: an idle worker asks often and mostly in vain, and that costs a read then, for which no writer waits."""

@@ -20,7 +20,7 @@ class SubscriptionMethods(EventMethods):
     """See `contract.SubscriptionOperations`."""
 
     def create_event_subscription(self, subscription: EventSubscription) -> str:
-        row = subscription_row(subscription)
+        row = subscription_row(subscription, self._work.json)
         params = (self._sql.create_event_subscription, row)
         self._store_for(None, run, params, duplicate=lambda _: DuplicateSubscriptionError(row[0]))
         subscription.id = row[0]
@@ -88,4 +88,4 @@ class SubscriptionMethods(EventMethods):
     def complete_subscription(self, id: str, token: str, event_data: Any) -> None:
         check_name(id, "id", empty=True)
         check_name(token, "token")
-        self._write(self._work.complete, id, token, json_text(event_data, "event_data"))
+        self._write(self._work.complete, id, token, self._work.json(json_text(event_data, "event_data")))

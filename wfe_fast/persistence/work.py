@@ -192,6 +192,10 @@ class Looks(Protocol):
 class Work(WorkflowWork, EventWork, Protocol):
     """All of it."""
 
+    def json(self, text: str) -> str:
+        """A JSON value's text as the database keeps its value: what a row gets for `data`, an event's or a subscription's data."""
+        ...
+
     @property
     def looks(self) -> Looks | None:
         """For a database where a look is cheaper than an attempt: a read that no writer waits for. None = an attempt costs no more."""

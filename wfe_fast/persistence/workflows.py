@@ -67,7 +67,7 @@ class WorkflowMethods(Operations):
         status = check_status(instance)
         completed = optional_micros(instance.complete_time, "complete_time")
         name, root, definition, version, description, reference, created = head
-        due, data = check_due(instance), json_text(instance.data, "data")
+        due, data = check_due(instance), self._work.json(json_text(instance.data, "data"))
         row = (id, name, root, definition, version, description, reference, due, status.value, data, created, completed)
         raw = (id, name, *raw_head_of(instance)[2:])
 
@@ -96,7 +96,9 @@ class WorkflowMethods(Operations):
         release: bool = False,
     ) -> None:
         checked = check_sequence(subscriptions, EventSubscription, "subscriptions")
-        rows = [subscription_row(item, f"subscriptions[{index}]") for index, item in enumerate(checked)]
+        rows = [
+            subscription_row(item, self._work.json, f"subscriptions[{index}]") for index, item in enumerate(checked)
+        ]
         self._persist_instance(instance, rows, expect_unchanged, release)
         for item, row in zip(checked, rows, strict=True):
             item.id = row[0]
@@ -161,7 +163,7 @@ class WorkflowMethods(Operations):
             due,
             status,
             None if instance.complete_time is None else micros(instance.complete_time, "complete_time"),
-            encode_json(instance.data, "data").decode(),
+            self._work.json(encode_json(instance.data, "data").decode()),
             lines,
             pointers,
             None if stored is None else plan_changes(stored, lines, changed, pointers),

@@ -2,23 +2,31 @@
 
 -- ---- events ----------------------------------------------------------------------------------------------------------------
 
+-- `p_all` with further or other fields; what it has besides stays letter by letter. Through JSONB 1e23 would become
+-- 100000000000000000000000, which is another number than the float.
+CREATE FUNCTION @wfe_with(p_all JSON, p_more JSON) RETURNS JSON LANGUAGE sql IMMUTABLE AS $$
+    SELECT json_object_agg(f.key, f.value) FROM (
+        SELECT e.key, e.value FROM json_each(p_all) AS e WHERE e.key NOT IN (SELECT json_object_keys(p_more))
+        UNION ALL SELECT e.key, e.value FROM json_each(p_more) AS e) AS f
+$$;
+
 -- What the delivery of an event does to a pointer. Without an id it comes from an activity.
 CREATE FUNCTION @wfe_receive(p_workflow TEXT, p_pointer TEXT, p_id TEXT, p_time TIMESTAMPTZ, p_data JSONB) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    j JSONB;
+    j JSON;
     place BIGINT;
 BEGIN
-    SELECT coalesce(p.doc, @wfe_doc(p))::jsonb, p.position INTO j, place FROM @execution_pointers p
+    SELECT coalesce(p.doc, @wfe_doc(p))::json, p.position INTO j, place FROM @execution_pointers p
     WHERE p.workflow_id = p_workflow AND p.id = p_pointer;
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    j := j || jsonb_build_object('event_data', p_data, 'event_published', TRUE, 'active', TRUE);
+    j := @wfe_with(j, json_build_object('event_data', p_data, 'event_published', TRUE, 'active', TRUE));
     IF p_id IS NOT NULL THEN
         -- By this an engine knows which events of the key lie behind the one that this wait got.
-        j := j || jsonb_build_object('extension_attributes', coalesce(j -> 'extension_attributes', '{}')
-            || jsonb_build_object('wfe.event', jsonb_build_object('id', p_id, 'time', @wfe_micros(p_time))));
+        j := @wfe_with(j, json_build_object('extension_attributes', @wfe_with(coalesce(j -> 'extension_attributes', '{}'),
+            json_build_object('wfe.event', json_build_object('id', p_id, 'time', @wfe_micros(p_time))))));
     END IF;
     PERFORM @wfe_update_pointers(p_workflow, json_build_array(json_build_array(place, j::text))::text);
 END $$;

@@ -8,6 +8,7 @@ from wfe_fast.testing.persistence.command_suite import CommandSuite, ErrorSuite
 from wfe_fast.testing.persistence.crash_suite import CrashSuite
 from wfe_fast.testing.persistence.delivery_suite import PublishSuite, TakeEventsSuite
 from wfe_fast.testing.persistence.event_suite import EventSuite
+from wfe_fast.testing.persistence.extremes_suite import ValueSuite
 from wfe_fast.testing.persistence.model_suite import ModelSuite
 from wfe_fast.testing.persistence.pointer_suite import LastWriterSuite, PointerSuite
 from wfe_fast.testing.persistence.query_suite import ListSuite, RetentionSuite
@@ -91,6 +92,9 @@ class InProcessSuite:
         pass
 
     class TestFields(FieldSuite):
+        pass
+
+    class TestValues(ValueSuite):
         pass
 
     class TestArguments(ArgumentSuite):

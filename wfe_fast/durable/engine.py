@@ -298,7 +298,7 @@ class DurableEngine:
             BaseException: a SystemExit or the like that a workflow has raised.
         """
         self._check_open()
-        self.recover()
+        self._ensure_running()  # not all that there is at once, as `recover` does: other processes serve, too
         run_until_signal(self._loop)
         self.close()
 

@@ -33,6 +33,7 @@
     ├── DefinitionError                      a mistake in a workflow definition
     │   └── DefinitionChangedError           stored work does not fit the definition
     ├── NonDeterminismError                  a workflow function does not fit what is recorded of its run
+    ├── RecoveryLimitError                   an execution ends whoever runs it, again and again
     ├── StepFailedError                      a step failed for good; what a workflow function may catch
     ├── StepTimeoutError (TimeoutError)      an attempt of a step took too long
     ├── SignalTimeoutError (TimeoutError)    a signal did not come in time
@@ -529,6 +530,20 @@ class NonDeterminismError(WfeError):
 
     def _message(self) -> str:
         return f"execution {_shown(self.execution_id)}: {self.problem}"
+
+
+class RecoveryLimitError(WfeError):
+    """Whoever ran an execution died or stalled, so many times in a row without recording anything; it is not taken up again."""
+
+    def __init__(self, execution_id: str, takeovers: int) -> None:
+        super().__init__(execution_id, takeovers)
+        self.execution_id = execution_id
+        self.takeovers = takeovers
+
+    def _message(self) -> str:
+        return (
+            f"execution {_shown(self.execution_id)} was taken over {self.takeovers} times in a row and got no further"
+        )
 
 
 class StepFailedError(WfeError):

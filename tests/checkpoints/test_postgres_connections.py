@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -173,6 +175,32 @@ def test_a_child_opens_connections_of_its_own(store: PostgresCheckpointStore, wo
             os._exit(0)
     os.waitpid(child, 0)
     assert store.load_execution("child") == an_execution("child")
+
+
+PROGRAM = """
+import os, sys
+from wfe_fast.postgres import PostgresCheckpointStore
+
+store = PostgresCheckpointStore(*sys.argv[1:])
+store.count_executions()
+"""
+#: The child ends with all that belongs to it; that is not its parent's connections.
+FORKS = """
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+assert store.count_executions() == {}
+"""
+
+
+@pytest.mark.parametrize("program", [PROGRAM, PROGRAM + FORKS], ids=["alone", "with a child"])
+def test_a_program_that_closes_nothing_ends_all_the_same(
+    store: PostgresCheckpointStore, postgres_dsn: str, postgres_empty_schema: str, program: str
+) -> None:
+    """Without a word; the pool's threads would say that they could not be stopped."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, postgres_dsn, postgres_empty_schema]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # -- a pool of the caller's --------------------------------------------------------------------------------------------------------

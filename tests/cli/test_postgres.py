@@ -16,7 +16,7 @@ from wfe_fast.cli.report import without_password
 from wfe_fast.cli.steplog import LINE_LENGTH
 from wfe_fast.database.postgres_server import NOT_DURABLE, PostgresServer
 from wfe_fast.persistence.postgres import MIGRATIONS
-from wfe_fast.postgres import PostgresPersistenceProvider
+from wfe_fast.postgres import PostgresCheckpointStore, PostgresPersistenceProvider
 from wfe_fast.testing.waiting import wait_until
 
 
@@ -86,6 +86,18 @@ def test_the_upgrade_of_tables_that_are_there(postgres_dsn: str, postgres_schema
     refused = schema_command("--from", str(newest + 1))
     assert refused.returncode == 2
     assert "from_version" in refused.stderr
+
+
+def test_the_tables_of_checkpoints(postgres_dsn: str, postgres_schema: str) -> None:
+    assert '"durable"."step_checkpoints"' in schema_command("--tables", "checkpoints").stdout
+    assert '"wfc"."workflows"' in schema_command().stdout
+    printed = schema_command("--tables", "checkpoints", "--schema", postgres_schema)
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.pgconn.exec_(b"SET client_min_messages = warning")
+        assert connection.pgconn.exec_(printed.stdout.encode()).error_message == b""
+    with PostgresCheckpointStore(postgres_dsn, postgres_schema) as store:
+        assert store.validate_schema()
+        assert store.schema_version > 0
 
 
 def test_a_schema_that_is_no_name() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from wfe_fast.postgres import PostgresCheckpointStore
+
 ROOT = Path(__file__).resolve().parents[2]
 
 STEPS = [
@@ -25,11 +27,22 @@ STEPS = [
 RESULT = [*STEPS[:8], "send-x", *STEPS[8:14], "send-y", *STEPS[14:]]
 
 
-def crashes(folder: Path, workflow: str, mode: str) -> list[dict[str, Any]]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> list[str]:
+    """What the crasher is told of the database; nothing = a file in its folder."""
+    if request.param == "sqlite":
+        return []
+    place = [request.getfixturevalue("postgres_dsn"), request.getfixturevalue("postgres_empty_schema")]
+    with PostgresCheckpointStore(*place) as store:
+        store.migrate()
+    return place
+
+
+def crashes(folder: Path, workflow: str, mode: str, database: list[str]) -> list[dict[str, Any]]:
     """What has become of the workflow after each crash."""
-    command = [sys.executable, "-m", "tests.durable.crasher", str(folder), workflow, mode]
+    command = [sys.executable, "-m", "tests.durable.crasher", str(folder), workflow, mode, *database]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -48,7 +61,7 @@ def check(facts: dict[str, Any], workflow: str) -> None:
     assert completed == Counter(["nap", "second nap", "send-x", "send-y"]) + Counter(STEPS)
     assert facts["pending"] == 0
     undone = [line for line in facts["log"] if line.startswith("undo-")]
-    if workflow == "good":
+    if workflow != "bad":
         assert facts["status"] == "COMPLETED"
         assert facts["results"] == [RESULT, RESULT]
         assert undone == []
@@ -63,16 +76,47 @@ def check(facts: dict[str, Any], workflow: str) -> None:
 
 
 @pytest.mark.parametrize("workflow", ["good", "bad"])
-def test_killed_before_every_single_write(tmp_path: Path, workflow: str) -> None:
-    found = crashes(tmp_path, workflow, "every")
+def test_killed_before_every_single_write(tmp_path: Path, workflow: str, database: list[str]) -> None:
+    found = crashes(tmp_path, workflow, "every", database)
     assert len(found) > 45
+    assert [facts["deaths"] for facts in found] == [1] * (len(found) - 1) + [0]
     for facts in found:
         check(facts, workflow)
 
 
 @pytest.mark.parametrize("workflow", ["good", "bad"])
-def test_killed_at_any_time(tmp_path: Path, workflow: str) -> None:
-    found = crashes(tmp_path, workflow, "12")
-    assert len(found) > 3
+def test_killed_anywhere(tmp_path: Path, workflow: str, database: list[str]) -> None:
+    """Also in the middle of a write, of a read and of a step; where, is counted and not timed."""
+    found = crashes(tmp_path, workflow, "random:12", database)
+    assert [facts["deaths"] for facts in found].count(1) > 6
     for facts in found:
         check(facts, workflow)
+
+
+def test_killed_around_an_attempt_that_is_made_later(tmp_path: Path, database: list[str]) -> None:
+    """The step fails, and its next attempt waits for a timer."""
+    found = crashes(tmp_path, "patient", "15-20", database)
+    assert [facts["deaths"] for facts in found] == [1] * 6
+    for facts in found:
+        check(facts, "patient")
+
+
+@pytest.mark.parametrize("workflow", ["poison", "poison undoing"])
+def test_what_kills_whoever_runs_it_is_not_run_for_ever(tmp_path: Path, workflow: str, database: list[str]) -> None:
+    """The limit is three: the first run, three takeovers, and then it is undone, for which the same holds."""
+    (facts,) = crashes(tmp_path, workflow, "poison", database)
+    log = Counter(facts["log"])
+    assert facts["log"][:3] == ["a", "b", "c"]
+    assert (log["a"], log["poison"]) == (1, 4)
+    assert facts["status"] == "FAILED"
+    assert facts["results"] == [facts["message"]]
+    assert "RecoveryLimitError" in facts["message"]
+    undone = [name for name, attempt, status in facts["rows"] if status == "COMPENSATED"]
+    if workflow == "poison":
+        assert facts["deaths"] == 4
+        assert facts["log"][7:] == ["undo-c", "undo-b", "undo-a"]
+        assert undone == ["a:compensate", "b:compensate", "c:compensate"]
+    else:
+        assert facts["deaths"] == 8
+        assert facts["log"][7:] == ["undo-c", *["undo-b"] * 4]
+        assert undone == ["c:compensate"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
-import apsw
 import msgspec
 import pytest
 
@@ -27,26 +25,15 @@ from wfe_fast import (
     WorkflowFailedError,
 )
 from wfe_fast.checkpoints import ExecutionStatus, StepStatus, Workflow, WorkflowExecution, WorkflowGuarantee
+from wfe_fast.checkpoints.contract import CheckpointStore
 from wfe_fast.durable import DurableEngine, Exponential, Fixed, NoRetry, Observer, RetryPolicy
-from wfe_fast.sqlite import SqliteCheckpointStore
+from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.waiting import Background, wait_until
 
 S = ExecutionStatus
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteCheckpointStore]:
-    with SqliteCheckpointStore(tmp_path / "test.db", busy_timeout=0.2) as store:
-        yield store
-
-
-@pytest.fixture
-def engine(store: SqliteCheckpointStore) -> Iterator[DurableEngine]:
-    with DurableEngine(store) as engine:
-        yield engine
-
-
-def rows(store: SqliteCheckpointStore, id: str) -> list[tuple[int, str, int, str]]:
+def rows(store: CheckpointStore, id: str) -> list[tuple[int, str, int, str]]:
     return [(row.step_index, row.step_name, row.attempt, row.status.value) for row in store.load_checkpoints(id)]
 
 
@@ -67,7 +54,7 @@ class Once:
         return self.value
 
 
-def test_steps_are_recorded_and_the_result_is_kept(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_steps_are_recorded_and_the_result_is_kept(engine: DurableEngine, store: CheckpointStore) -> None:
     calls: list[int] = []
 
     @engine.workflow("sum")
@@ -110,7 +97,7 @@ def test_ids_and_names(engine: DurableEngine) -> None:
             call("nobody")
 
 
-def test_values_are_the_same_at_once_and_on_replay(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_values_are_the_same_at_once_and_on_replay(engine: DurableEngine, store: CheckpointStore) -> None:
     class Order(msgspec.Struct):
         at: datetime
         items: list[str]
@@ -145,7 +132,7 @@ def test_a_failed_step_can_be_caught_and_fails_the_same_on_replay(engine: Durabl
     assert failing.calls == 1
 
 
-def test_an_uncaught_failure_undoes_the_steps_in_reverse(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_an_uncaught_failure_undoes_the_steps_in_reverse(engine: DurableEngine, store: CheckpointStore) -> None:
     undone: list[str] = []
     flaky = Once(2)
 
@@ -169,9 +156,7 @@ def test_an_uncaught_failure_undoes_the_steps_in_reverse(engine: DurableEngine, 
     assert engine.status("x") is S.FAILED
 
 
-def test_what_cannot_be_undone_is_recorded_and_the_others_follow(
-    engine: DurableEngine, store: SqliteCheckpointStore
-) -> None:
+def test_what_cannot_be_undone_is_recorded_and_the_others_follow(engine: DurableEngine, store: CheckpointStore) -> None:
     undone: list[int] = []
 
     @engine.workflow("w")
@@ -186,7 +171,7 @@ def test_what_cannot_be_undone_is_recorded_and_the_others_follow(
     assert (1, "b:compensate", 0, "FAILED") in rows(store, "x")
 
 
-def test_attempts_are_recorded_truthfully(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_attempts_are_recorded_truthfully(engine: DurableEngine, store: CheckpointStore) -> None:
     function = Once(2)
     engine.register("w", lambda ctx: ctx.step("s", function, retry=Exponential(3, first=0.001, jitter=0.5)))
     assert engine.run("w", id="x") == "done"
@@ -202,7 +187,7 @@ def test_attempts_are_recorded_truthfully(engine: DurableEngine, store: SqliteCh
     assert once.calls == 1
 
 
-def test_a_long_pause_is_a_timer(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_a_long_pause_is_a_timer(engine: DurableEngine, store: CheckpointStore) -> None:
     function = Once(1)
     engine.register("w", lambda ctx: ctx.step("s", function, retry=Fixed(1.01, 2)))
     running = Background(lambda: engine.run("w", id="x"))
@@ -210,6 +195,26 @@ def test_a_long_pause_is_a_timer(engine: DurableEngine, store: SqliteCheckpointS
     assert engine.status("x") is S.SUSPENDED
     assert running.result() == "done"
     assert [row[2:] for row in rows(store, "x")] == [(1, "FAILED"), (2, "COMPLETED")]
+
+
+def test_who_is_woken_too_early_goes_back_to_sleep(open_store: Callable[..., CheckpointStore]) -> None:
+    """The pause before the next attempt is recorded: it holds whoever lets the execution run before it is over."""
+    clock = ManualClock()
+    function = Once(1)
+    with open_store(clock=clock) as store, DurableEngine(store) as engine:
+        engine.register("w", lambda ctx: ctx.step("s", function, retry=Fixed(3600, 2)))
+        handle = engine.start("w", id="x")
+        wait_until(lambda: engine.status("x") is S.SUSPENDED, "it waits for its next attempt")
+        before = store.load_execution("x")
+        assert before is not None
+        clock.advance(60)
+        store.save_execution(before.copy_with(status=S.RUNNING, updated_at=clock()))
+        wait_until(lambda: engine.status("x") is S.SUSPENDED, "it sleeps again")
+        assert function.calls == 1
+        assert [timer.fire_at for timer in store.load_pending_timers()] == [before.updated_at + timedelta(hours=1)]
+        clock.advance(3600)
+        assert handle.result(timeout=60) == "done"
+        assert [row[2:] for row in rows(store, "x")] == [(1, "FAILED"), (2, "COMPLETED")]
 
 
 def test_a_step_may_take_only_so_long(engine: DurableEngine) -> None:
@@ -234,11 +239,12 @@ def test_what_json_cannot_hold_fails_the_workflow_and_names_the_step(engine: Dur
         assert engine.status(name) is S.FAILED
 
 
-def test_signals_are_taken_one_by_one_in_order(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
-    engine.register("w", lambda ctx: [ctx.wait_signal("s", int) for _ in range(5)])
+def test_signals_are_taken_one_by_one_in_order(engine: DurableEngine, store: CheckpointStore) -> None:
+    engine.register("w", lambda ctx: [ctx.wait_signal(name) for name in ["go", *["s"] * 5]][1:])
     handle = engine.start("w")
     for number in range(6):
         engine.send_signal(handle.id, "s", number)
+    engine.send_signal(handle.id, "go")
     assert handle.result(timeout=60) == [0, 1, 2, 3, 4]
     assert store.load_pending_signals(handle.id) == []
 
@@ -266,7 +272,7 @@ def test_a_signal_that_does_not_come_or_does_not_fit(engine: DurableEngine) -> N
     assert handle.result(timeout=60) == 5
 
 
-def test_cancelling(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_cancelling(engine: DurableEngine, store: CheckpointStore) -> None:
     undone: list[int] = []
 
     @engine.workflow("w")
@@ -309,7 +315,7 @@ def test_cancelling_while_a_step_runs(engine: DurableEngine, compensate: bool) -
     assert undone == ([1] if compensate else [])
 
 
-def test_its_time_is_over(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_its_time_is_over(engine: DurableEngine, store: CheckpointStore) -> None:
     undone: list[int] = []
 
     @engine.workflow("w")
@@ -324,7 +330,7 @@ def test_its_time_is_over(engine: DurableEngine, store: SqliteCheckpointStore) -
     assert engine.status("x") is S.FAILED
 
 
-def test_other_code_than_what_is_recorded(store: SqliteCheckpointStore) -> None:
+def test_other_code_than_what_is_recorded(store: CheckpointStore) -> None:
     def before(ctx: Any) -> int:
         ctx.step("a", lambda: 1)
         ctx.wait_signal("go")
@@ -394,7 +400,7 @@ def test_a_context_is_used_where_it_belongs(engine: DurableEngine) -> None:
         kept[0].step("late", lambda: 1)
 
 
-def test_a_clean_shutdown_leaves_everything_to_be_resumed(store: SqliteCheckpointStore) -> None:
+def test_a_clean_shutdown_leaves_everything_to_be_resumed(store: CheckpointStore) -> None:
     inside, go_on = threading.Event(), threading.Event()
     calls: list[str] = []
 
@@ -426,28 +432,7 @@ def test_a_clean_shutdown_leaves_everything_to_be_resumed(store: SqliteCheckpoin
         assert other.recover() == 1, "be it that the threads were quicker"
 
 
-def test_the_store_is_locked_for_a_while(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
-    other = apsw.Connection(store.path)
-    other.set_busy_timeout(30_000)
-    calls: list[int] = []
-    locked = threading.Event()
-
-    @engine.workflow("w")
-    def body(ctx: Any) -> int:
-        ctx.step("a", lambda: (calls.append(1), other.execute("BEGIN IMMEDIATE"), locked.set())[0])
-        return ctx.step("b", lambda: 2)
-
-    handle = engine.start("w")
-    assert locked.wait(60)
-    with pytest.raises(TimeoutError):
-        handle.result(timeout=1)
-    other.execute("COMMIT")
-    assert handle.result(timeout=60) == 2
-    assert calls == [1]
-    other.close()
-
-
-def test_serving_until_it_is_closed(store: SqliteCheckpointStore) -> None:
+def test_serving_until_it_is_closed(store: CheckpointStore) -> None:
     engine = DurableEngine(store)
     engine.register("w", lambda ctx: ctx.wait_signal("go"))
     serving = Background(engine.serve).wait_until_inside("wait_for_stop")
@@ -460,7 +445,7 @@ def test_serving_until_it_is_closed(store: SqliteCheckpointStore) -> None:
         engine.serve()
 
 
-def test_many_sleep_and_hold_no_threads(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_many_sleep_and_hold_no_threads(engine: DurableEngine, store: CheckpointStore) -> None:
     engine.register("w", lambda ctx: ctx.sleep("for ever", timedelta(days=1)))
     engine.register("short", lambda ctx: ctx.sleep("nap", 0.01))
     for _ in range(300):
@@ -470,7 +455,7 @@ def test_many_sleep_and_hold_no_threads(engine: DurableEngine, store: SqliteChec
     engine.run("short")
 
 
-def test_observers_are_told_of_everything(store: SqliteCheckpointStore) -> None:
+def test_observers_are_told_of_everything(store: CheckpointStore) -> None:
     seen: list[str] = []
 
     class Everything(Observer):
@@ -514,7 +499,7 @@ def test_policies_in_json() -> None:
             call()
 
 
-def test_a_failed_attempt_keeps_its_row(engine: DurableEngine, store: SqliteCheckpointStore) -> None:
+def test_a_failed_attempt_keeps_its_row(engine: DurableEngine, store: CheckpointStore) -> None:
     engine.register("w", lambda ctx: ctx.step("s", fail, in_doubt=True))
     with pytest.raises(WorkflowFailedError):
         engine.run("w", id="x")

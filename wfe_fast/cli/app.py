@@ -16,7 +16,7 @@ from rich.console import Console
 
 import wfe_fast
 from wfe_fast.cli.demo import NothingToDoError, Settings, WorkersFailError, run_demo, work_list
-from wfe_fast.cli.engines import HOST, STATE
+from wfe_fast.cli.engines import DURABLE, HOST, STATE
 from wfe_fast.cli.files import standard_library
 from wfe_fast.cli.report import ProgressBar, print_report, without_password
 from wfe_fast.database.sqlite_connection import sqlite_path
@@ -45,8 +45,8 @@ def commands() -> None:
     "--engine",
     default=HOST,
     show_default=True,
-    type=click.Choice([HOST, STATE]),
-    help="What does the work: the workflow host, or work items of the state backend (on SQLite).",
+    type=click.Choice([HOST, STATE, DURABLE]),
+    help="What does the work: the workflow host, work items of the state backend (on SQLite), or functions of DurableEngine.",
 )
 @click.option("--no-kill", is_flag=True, help="Let all workers live.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -148,7 +148,7 @@ def _settings(folder: Path, url: str, workers: int, *, kill: bool, kept: bool) -
 
 def _with_engine(settings: Settings, engine: str) -> Settings:
     """The settings for an engine, which has a log of its own: what another one has recorded it does not know."""
-    logs = {name: settings.log.with_suffix(f".{name}.log") for name in (STATE,)}
+    logs = {name: settings.log.with_suffix(f".{name}.log") for name in (STATE, DURABLE)}
     log = logs.get(engine, settings.log)
     return structs.replace(settings, engine=engine, log=log, without=settings.without | set(logs.values()))
 

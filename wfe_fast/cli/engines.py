@@ -18,7 +18,7 @@ from wfe_fast.host import WorkflowHost
 if TYPE_CHECKING:
     from wfe_fast.persistence.contract import PersistenceProvider
 
-HOST, STATE = "host", "state"
+HOST, STATE, DURABLE = "host", "state", "durable"
 
 _BATCH = 500
 
@@ -74,6 +74,11 @@ def open_engine(name: str, database: str) -> Iterator[Engine]:
 
         with SqliteBackend.open(database) as backend:
             yield StateEngine(backend)
+    elif name == DURABLE:
+        from wfe_fast.cli.durable_engine import CheckpointEngine, open_checkpoints
+
+        with open_checkpoints(database) as store:
+            yield CheckpointEngine(store)
     else:
         with open_provider(database) as provider:
             yield HostEngine(provider)

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from wfe_fast.cli.engines import HOST, STATE
+from wfe_fast.cli.engines import DURABLE, HOST, STATE
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,6 +122,22 @@ _LOOK_AT_STATE = (
 )
 
 
+_LOOK_AT_CHECKPOINTS = (
+    "import sys; from wfe_fast.{0} import {1} as Store; print(Store(sys.argv[1]).list_executions(limit=1).items[0])"
+)
+
+
+def _look(report: Report) -> str:
+    """A program that shows the first workflow."""
+    if report.engine == STATE:
+        return _LOOK_AT_STATE
+    if report.engine != DURABLE:
+        return _LOOK
+    on_sqlite = report.database.startswith("sqlite:")
+    store = ("sqlite", "SqliteCheckpointStore") if on_sqlite else ("postgres", "PostgresCheckpointStore")
+    return _LOOK_AT_CHECKPOINTS.format(*store)
+
+
 def without_password(url: str) -> str:
     """A database's URL as it may be shown."""
     return re.sub(r"(://[^:/@]*):[^/@]*@", r"\1:***@", url)
@@ -136,7 +152,7 @@ def _next(report: Report) -> Text:
         f"""
 What to look at next:
   the first workflow, with its four steps and its row:
-    {shlex.join([sys.executable, "-c", _LOOK_AT_STATE if report.engine == STATE else _LOOK, report.database])}
+    {shlex.join([sys.executable, "-c", _look(report), report.database])}
   when each step body began, and in which process:
     {report.log}
   the same command on the same database goes on where it stopped, and does nothing twice:

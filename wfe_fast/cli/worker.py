@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wfe_fast import open_provider
-from wfe_fast.cli.engines import HOST, STATE
+from wfe_fast.cli.engines import DURABLE, HOST, STATE
 from wfe_fast.cli.steplog import StepLog
 from wfe_fast.cli.steps import build
 from wfe_fast.host import WorkflowHost
@@ -51,6 +51,11 @@ def work(settings: WorkerSettings, lifeline: Connection) -> None:
         from wfe_fast.cli.state_engine import work_items
 
         work_items(settings.database, log, lifeline, lease=LEASE, grace=GRACE, look_every=_LOOK_EVERY)
+        return
+    if settings.engine == DURABLE:
+        from wfe_fast.cli.durable_engine import run_executions
+
+        run_executions(settings.database, log, lifeline, lease=LEASE, grace=GRACE, look_every=_LOOK_EVERY)
         return
     with open_provider(settings.database) as provider:
         host = WorkflowHost(provider, [build(log)], workers=1, worker_id=f"demo-{os.getpid()}", lease=LEASE)

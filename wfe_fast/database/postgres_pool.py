@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import weakref
 from typing import Any
 
 import psycopg
@@ -35,7 +38,7 @@ def open_pool(conninfo: str, max_size: int, name: str, failure: Failure) -> Pool
             failure.text = None
             return connection
 
-    return psycopg_pool.ConnectionPool(
+    pool: Pool = psycopg_pool.ConnectionPool(
         conninfo,
         connection_class=Connection,
         min_size=1,
@@ -45,3 +48,20 @@ def open_pool(conninfo: str, max_size: int, name: str, failure: Failure) -> Pool
         reconnect_timeout=_GIVE_UP,
         open=True,
     )
+    _opened[pool] = os.getpid()
+    return pool
+
+
+#: Pools that are open, with the process that has opened them.
+_opened: weakref.WeakKeyDictionary[Pool, int] = weakref.WeakKeyDictionary()
+
+
+def _close_all() -> None:
+    """Close what nobody has closed: the threads of a pool would hold up the end of the program for seconds each. Not in a forked child, which would
+    close its parent's connections."""
+    for pool, pid in list(_opened.items()):
+        if pid == os.getpid():
+            pool.close()
+
+
+atexit.register(_close_all)

@@ -28,6 +28,7 @@ from wfe_fast.durable.outcomes import Outcome, Waiter, Waiters
 from wfe_fast.durable.registry import Registry
 from wfe_fast.durable.runner import Run, Runner
 from wfe_fast.durable.source import EngineSource
+from wfe_fast.durable.within import within
 from wfe_fast.errors import (
     DuplicateExecutionError,
     EngineClosedError,
@@ -42,6 +43,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: First and longest pause, in seconds, between two looks at an execution that may end in another process.
 _FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.25
+#: What a look may take, in seconds, however little time there is.
+_SHORTEST_LOOK = 1.0
 
 
 class DurableEngine:
@@ -59,6 +62,7 @@ class DurableEngine:
         worker_id: str | None = None,
         lease: Duration = 30.0,
         poll_interval: Duration = 5.0,
+        max_recoveries: int = 20,
         observers: Iterable[object] = (),
     ) -> None:
         """
@@ -68,6 +72,8 @@ class DurableEngine:
             worker_id: how claims are signed, for people to read; machine and process by default.
             lease: seconds that a claim of a killed process lasts. Claims of living ones are renewed every third of it.
             poll_interval: seconds after which the threads look for work although nothing woke them.
+            max_recoveries: how often in a row an execution is taken over from a process that died or stalled without recording anything. It is
+                undone then, without calling its steps again, and fails with a RecoveryLimitError as its reason.
             observers: objects with some of the methods of `Observer`.
 
         Raises:
@@ -90,7 +96,9 @@ class DurableEngine:
         self._waiters = Waiters()
         #: Executions that do not fit their function here: their workflow, and why.
         self._stuck: dict[str, tuple[str, NonDeterminismError]] = {}
-        self._runner = Runner(store, self._registry, self._observers, self._closing)
+        self._runner = Runner(
+            store, self._registry, self._observers, self._closing, check_int(max_recoveries, "max_recoveries", 1)
+        )
         self._source = EngineSource(
             store, self._registry, self._work, lambda: list(self._stuck), self._give_back, worker_id, lease
         )
@@ -290,7 +298,7 @@ class DurableEngine:
             BaseException: a SystemExit or the like that a workflow has raised.
         """
         self._check_open()
-        self.recover()
+        self._ensure_running()  # not all that there is at once, as `recover` does: other processes serve, too
         run_until_signal(self._loop)
         self.close()
 
@@ -436,7 +444,8 @@ class DurableEngine:
             stuck = self._stuck.get(id)
             if stuck is not None:
                 raise stuck[1]
-            outcome = self._look(id)
+            left = None if deadline is None else deadline - time.monotonic()
+            outcome = self._look(id) if left is None else self._look_within(id, left)
             if outcome is not None:
                 return outcome
             self._check_open()
@@ -446,6 +455,11 @@ class DurableEngine:
                 return None
             waiter.told.wait(pause if left is None else min(pause, left))
             pause = min(pause * 2, _LONGEST_LOOK)
+
+    def _look_within(self, id: str, seconds: float) -> Outcome | None:
+        """`_look`, but not for longer: a store that is away may let a call wait."""
+        found = within(max(seconds, _SHORTEST_LOOK), "wfe-durable-look", lambda: self._look(id))
+        return found[0] if found else None
 
     def _look(self, id: str) -> Outcome | None:
         """The end of an execution that is stored, if there is one, and the store can say so now."""

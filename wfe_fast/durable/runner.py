@@ -16,7 +16,7 @@ from wfe_fast.durable.replay import Replay
 from wfe_fast.durable.undoing import undo
 from wfe_fast.durable.unwinding import Unwound, Why
 from wfe_fast.durable.values import recordable
-from wfe_fast.errors import NonDeterminismError
+from wfe_fast.errors import NonDeterminismError, RecoveryLimitError
 
 
 @dataclass(eq=False)
@@ -49,12 +49,18 @@ class Runner:
     """Runs executions. Thread-safe; knows no threads of its own."""
 
     def __init__(
-        self, store: CheckpointStore, registry: Registry, observers: Observers, closing: threading.Event
+        self,
+        store: CheckpointStore,
+        registry: Registry,
+        observers: Observers,
+        closing: threading.Event,
+        max_recoveries: int,
     ) -> None:
         self._store = store
         self._registry = registry
         self._observers = observers
         self._closing = closing
+        self._max_recoveries = max_recoveries
 
     def run(self, run: Run) -> Outcome | None:
         """Run an execution until it ends, or is given back because it waits or the engine is being closed.
@@ -90,12 +96,31 @@ class Runner:
                 [] if run.fresh else persistently(lambda: self._store.load_checkpoints(run.id), self._closing, run.id)
             )
             journal = Journal(self._store, run.execution, rows, self._closing, run.set_ending)
+            if run.execution.takeovers > self._max_recoveries:
+                given_up = self._give_up(run, journal)
+                if given_up is not None:
+                    return given_up
             return _Pass(self, run, body, journal).make()
         except Unwound as unwound:
             return self._left(run, unwound)
         except BaseException:
             self._give_back(run)
             raise
+
+    def _give_up(self, run: Run, journal: Journal) -> Outcome | None:
+        """An execution seems to end whoever runs it. Let it be undone; where that is what ends them, too, let it have failed.
+
+        Returns:
+            How it has ended; None where it is to be undone first.
+        """
+        error = RecoveryLimitError(run.id, run.execution.takeovers)
+        self.error(run, "the execution is given up", error)
+        reason = reason_of(error)
+        if run.execution.status is not ExecutionStatus.COMPENSATING:
+            journal.begin_undoing(reason)
+            run.execution = journal.execution.copy_with(error_message=reason)
+            return None
+        return Outcome(run.id, journal.end(ExecutionStatus.FAILED, error=reason), reason=reason, cause=error)
 
     def _left(self, run: Run, unwound: Unwound) -> Outcome | None:
         """A body was left without an outcome of its own."""

@@ -16,6 +16,7 @@ from wfe_fast.durable.observers import Observers
 from wfe_fast.durable.policies import RetryPolicy
 from wfe_fast.durable.unwinding import MisuseError, Unwound, Why
 from wfe_fast.durable.values import error_text, moment_of, moment_text, recordable, typed
+from wfe_fast.durable.within import within
 from wfe_fast.errors import NonDeterminismError, SerializationError, StepFailedError, StepTimeoutError
 
 #: A longer pause before the next attempt, in seconds, holds no thread: it is a timer in the store.
@@ -205,20 +206,7 @@ def _within(seconds: float, name: str, fn: Callable[[], Any]) -> Any:
     Raises:
         StepTimeoutError: it has not ended in time. It goes on, and what becomes of it is dropped.
     """
-    returned: list[Any] = []
-    raised: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            returned.append(fn())
-        except BaseException as error:  # handed to the body's thread
-            raised.append(error)
-
-    thread = threading.Thread(target=call, name=f"step {name}", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if raised:
-        raise raised[0]
+    returned = within(seconds, f"step {name}", fn)
     if not returned:
         raise StepTimeoutError(name, seconds)
     return returned[0]

@@ -93,7 +93,8 @@ def markdown(results: dict[str, Any]) -> str:
         "| benchmark | ours, per second | beside | per second | ratio |",
         "|---|---|---|---|---|",
     ]
-    for each in results["results"]:
+    compared = [each for each in results["results"] if "ratio" in each]
+    for each in compared:
         first = [
             f"{each['file'].removeprefix('test_')}: {each['name'].removeprefix('test_')}",
             _spread(each["per_second"]["ours"]),
@@ -101,6 +102,9 @@ def markdown(results: dict[str, Any]) -> str:
         for name, ratio in each["ratio"].items():
             lines.append("| " + " | ".join([*first, name, _spread(each["per_second"][name]), _spread(ratio)]) + " |")
             first = ["", ""]
+    lines += ["", "| room | |", "|---|---|"]
+    for each in results["results"]:
+        lines += [f"| {name} | {value:,.4g} |" for name, value in each.get("sizes", {}).items()]
     return "\n".join(lines) + "\n"
 
 

@@ -20,6 +20,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: The suite by which each interpreter meets a PostgreSQL server.
+EVERYWHERE = "tests/persistence/test_postgres.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a test asks of a server is the same from every interpreter, but for one suite."""
+    for item in items:
+        if "postgres_dsn" in getattr(item, "fixturenames", ()) and not item.nodeid.startswith(EVERYWHERE):
+            item.add_marker(pytest.mark.once)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Between the processes of a parallel run reports travel as UTF-8. Text that a test takes from elsewhere, as the message of an error,

@@ -30,6 +30,8 @@ from wfe_fast.cli.steps import DEFINITION, FileJob, build
 from wfe_fast.host import WorkflowHost
 from wfe_fast.testing.waiting import wait_until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, bytes]:

@@ -20,6 +20,8 @@ from wfe_fast.durable import DurableEngine
 from wfe_fast.sqlite import SqliteCheckpointStore
 from wfe_fast.testing.waiting import wait_until
 
+pytestmark = pytest.mark.once
+
 __all__ = ["postgres_database"]
 
 S = ExecutionStatus

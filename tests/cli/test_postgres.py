@@ -19,6 +19,8 @@ from wfe_fast.persistence.postgres import MIGRATIONS
 from wfe_fast.postgres import PostgresCheckpointStore, PostgresPersistenceProvider
 from wfe_fast.testing.waiting import wait_until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def database(postgres_dsn: str) -> str:

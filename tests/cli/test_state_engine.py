@@ -18,6 +18,8 @@ from wfe_fast.sqlite import SqliteBackend
 from wfe_fast.state import NodeCompleted, WorkflowStatus
 from wfe_fast.testing.clock import ManualClock
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, bytes]:

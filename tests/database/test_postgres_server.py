@@ -268,6 +268,8 @@ def test_it_runs_for_an_ordinary_user() -> None:
     source = """
 import pwd, tempfile
 from wfe_fast.database import postgres_binaries
+
+pytestmark = pytest.mark.once
 server.close()
 programs = postgres_binaries.find_programs()
 if os.geteuid() == 0:

@@ -14,6 +14,8 @@ import pytest
 
 from wfe_fast.postgres import PostgresCheckpointStore
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 
 STEPS = [

@@ -28,6 +28,8 @@ AWAY = 5
 #: Another process holds the write lock of an SQLite file, until its input ends.
 HOLDER = """
 import sys, apsw
+
+pytestmark = pytest.mark.once
 connection = apsw.Connection(sys.argv[1])
 connection.set_busy_timeout(30_000)
 connection.execute("BEGIN IMMEDIATE")

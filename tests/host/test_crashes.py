@@ -24,6 +24,8 @@ from wfe_fast.host import StepContext, StepResult, WorkflowBuilder, WorkflowHost
 from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.testing.waiting import PATIENCE, wait_until
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

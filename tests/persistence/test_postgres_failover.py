@@ -18,6 +18,8 @@ from wfe_fast.testing.killing import Victim
 from wfe_fast.testing.persistence.factories import a_workflow
 from wfe_fast.testing.racing import CHILDREN
 
+pytestmark = pytest.mark.once
+
 WORKERS = 3
 SHARED = [f"shared-{number}" for number in range(4)]
 #: Acknowledgements of each worker before the primary dies, and marks of each on the new one.

@@ -20,6 +20,8 @@ from wfe_fast.state import Event, Snapshot, Tenant, TenantLimits, WorkflowComple
 from wfe_fast.testing.clock import START, ManualClock
 from wfe_fast.testing.state.factories import QUEUE, an_event, an_execution, an_item, completed, failed, scheduled
 
+pytestmark = pytest.mark.once
+
 EXECUTION = an_execution(execution_id=UUID(int=1))
 OTHER = an_execution(execution_id=UUID(int=2), started_at=START, updated_at=START)
 ITEMS = {

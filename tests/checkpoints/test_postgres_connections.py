@@ -16,7 +16,7 @@ import psycopg_pool
 import pytest
 from psycopg.rows import dict_row
 
-from tests.checkpoints.calls import GATHERED, WRITES, World, build_world
+from tests.checkpoints.calls import GATHERED, REPEATED, WRITES, World, build_world
 from wfe_fast.checkpoints import ExecutionStatus, StepKind, StepStatus, WorkflowExecution
 from wfe_fast.clock import system_clock
 from wfe_fast.database.postgres_server import NOT_DURABLE, PostgresServer
@@ -69,7 +69,7 @@ def world(store: PostgresCheckpointStore) -> World:
 # -- connections that break --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("label", [label for label in WRITES if label.split()[0] in GATHERED])
+@pytest.mark.parametrize("label", [label for label in WRITES if label.split()[0] in GATHERED | REPEATED])
 def test_a_write_that_may_be_repeated_is(
     store: PostgresCheckpointStore, proxy: WireProxy, world: World, label: str
 ) -> None:
@@ -80,7 +80,7 @@ def test_a_write_that_may_be_repeated_is(
         assert rule.reached
 
 
-@pytest.mark.parametrize("label", [label for label in WRITES if label.split()[0] not in GATHERED])
+@pytest.mark.parametrize("label", [label for label in WRITES if label.split()[0] not in GATHERED | REPEATED])
 def test_of_any_other_the_caller_is_told_that_nobody_knows(
     store: PostgresCheckpointStore, proxy: WireProxy, world: World, label: str
 ) -> None:

@@ -124,5 +124,14 @@ GATHERED = {
     "release_claim",
     "delete_execution",
 }
+#: Other writes that do no harm when they are done twice.
+REPEATED = {
+    "renew_claim",
+    "renew_claims",
+    "wake_due",
+    "delete_completed_before",
+    "delete_old_timers",
+    "delete_old_signals",
+}
 #: What a store has besides the methods of a transaction.
 OUTSIDE = {"migrate", "validate_schema", "transaction", "wait_for_work", "close"}

@@ -225,6 +225,15 @@ def test_a_step_may_take_only_so_long(engine: DurableEngine) -> None:
     released.set()
     engine.register("v", lambda ctx: ctx.step("quick", lambda: 1, timeout=60))
     assert engine.run("v") == 1
+    engine.register("u", lambda ctx: ctx.step("bad", fail, timeout=60))
+    with pytest.raises(WorkflowFailedError, match="ValueError: boom"):
+        engine.run("u")
+
+
+def test_an_execution_that_is_not_there_has_no_result(engine: DurableEngine) -> None:
+    for timeout in (None, 0, 60):
+        with pytest.raises(ExecutionNotFoundError, match="nobody"):
+            engine.result("nobody", timeout=timeout)
 
 
 @pytest.mark.parametrize("value", [{1}, float("nan"), (1,), b"x", object()], ids=lambda value: type(value).__name__)

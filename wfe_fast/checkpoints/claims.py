@@ -51,7 +51,7 @@ class ClaimMethods(Operations):
         if not claims:
             self._check_usable()
             return []
-        renewed = self._write(self._work.renew, claims, length)
+        renewed = self._repeat(self._work.renew, claims, length)
         return [item for item, kept in zip(checked, renewed, strict=True) if not kept]
 
     def release_claim(self, execution: WorkflowExecution) -> None:

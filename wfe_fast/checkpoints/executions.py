@@ -94,4 +94,4 @@ class ExecutionMethods(Operations):
         for status in wanted:
             if status not in FINAL_STATUSES:
                 raise InvalidValueError("statuses", "must be COMPLETED, FAILED or CANCELLED", status)
-        return self._write(self._work.delete_completed_before, [status.value for status in wanted], moment)
+        return self._repeat(self._work.delete_completed_before, [status.value for status in wanted], moment)

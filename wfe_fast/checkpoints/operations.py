@@ -36,8 +36,12 @@ class Operations(ABC):
     def _write(self, work: Operation[T], *args: Any) -> T:
         """Run ``work(session, *args)`` in a transaction: one of its own, or the caller's."""
 
+    def _repeat(self, work: Operation[T], *args: Any) -> T:
+        """`_write` for what does no harm when it is done twice."""
+        return self._write(work, *args)
+
     def _store(self, work: Operation[T], *args: Any) -> None:
-        """`_write` for what may be done twice, and whose caller needs no answer."""
+        """`_repeat` for what has no answer, or none that its caller needs."""
         self._write(work, *args)
 
     @abstractmethod

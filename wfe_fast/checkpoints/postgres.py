@@ -159,10 +159,13 @@ class PostgresCheckpointStore(StoreMethods):
     def _write(self, work: Operation[T], *args: Any) -> T:
         return self._database.write(work, *args)
 
+    def _repeat(self, work: Operation[T], *args: Any) -> T:
+        return self._database.write(work, *args, repeatable=True)
+
     def _store(self, work: Operation[T], *args: Any) -> None:
         block = self._database.block_of_thread()
         if block is None:
-            self._database.write(work, *args, repeatable=True)
+            self._repeat(work, *args)
         else:
             block.gather(work, args, _ignore, None, None)
 

@@ -56,7 +56,7 @@ class RecordMethods(Operations):
         return None if row is None else from_micros(row[0])
 
     def delete_old_timers(self, cutoff: datetime) -> int:
-        return self._write(run, self._sql.delete_old_timers, (micros(cutoff, "cutoff"),))
+        return self._repeat(run, self._sql.delete_old_timers, (micros(cutoff, "cutoff"),))
 
     # -- signals ---------------------------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class RecordMethods(Operations):
         return [self._from.signal(row) for row in self._read(all_rows, sql, params)]
 
     def delete_old_signals(self, cutoff: datetime) -> int:
-        return self._write(run, self._sql.delete_old_signals, (micros(cutoff, "cutoff"),))
+        return self._repeat(run, self._sql.delete_old_signals, (micros(cutoff, "cutoff"),))
 
 
 def _fence(claim: WorkflowExecution | None, execution_id: str) -> int | None:

@@ -90,7 +90,7 @@ class RunningMethods(Operations):
         looks = self._looks()
         if looks and not self._snapshot(looks.anything_due):
             return 0
-        return self._write(self._work.wake_due, limit)
+        return self._repeat(self._work.wake_due, limit)
 
 
 def _progress(

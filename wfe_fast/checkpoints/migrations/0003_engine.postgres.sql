@@ -169,7 +169,8 @@ END $$;
 
 -- ---- what is due -----------------------------------------------------------------------------------------------------------
 
--- Fire at most `p_limit` timers that are due, and wake what was suspended for them; and at most so many whose time is over.
+-- Fire at most `p_limit` timers that are due, and wake what was suspended for them; and at most so many whose time is over. What another
+-- transaction holds is left for the next time.
 CREATE FUNCTION @wfe_wake_due(p_limit INT, p_now BIGINT) RETURNS BIGINT LANGUAGE plpgsql AS $$
 DECLARE
     moment BIGINT := @wfe_now(p_now);
@@ -190,11 +191,6 @@ BEGIN
     END IF;
     held := ARRAY(SELECT workflow_execution_id FROM @workflow_executions WHERE workflow_execution_id = ANY (sleeping || expired)
         ORDER BY workflow_execution_id FOR NO KEY UPDATE SKIP LOCKED);
-    IF cardinality(held) = 0 THEN
-        -- Others hold all of it. Wait for one of them, or the caller would come back at once.
-        held := ARRAY(SELECT workflow_execution_id FROM @workflow_executions
-            WHERE workflow_execution_id = (sleeping || expired)[1] FOR NO KEY UPDATE);
-    END IF;
     -- Behind the locks: things may not be as they were found.
     WITH done AS (UPDATE @workflow_timers SET status = 'FIRED'
         WHERE workflow_timer_id = ANY (timers) AND status = 'PENDING' AND fire_at <= moment AND workflow_execution_id = ANY (held)

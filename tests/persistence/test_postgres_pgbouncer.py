@@ -9,6 +9,7 @@ Where a machine has no PgBouncer, the suite is not there, and it is tested that 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ from wfe_fast.testing.waiting import PATIENCE, Background, wait_until
 EXPECTED = find_pgbouncer() is not None or "CI" in os.environ
 
 #: One schema for all tests: a new one for each would take longer than the tests.
-SCHEMA = "wfe_pgbouncer"
+SCHEMA = f"wfe_pgbouncer_{uuid.uuid4().hex}"
 
 Open = Callable[..., PostgresPersistenceProvider]
 
@@ -63,8 +64,8 @@ if EXPECTED:
         def store(self, postgres_dsn: str, opener: Open) -> Iterator[StoreUnderTest]:
             with psycopg.connect(postgres_dsn, autocommit=True) as connection:
                 # The connections behind PgBouncer stay, so that it is looked whether they do something.
-                busy = "SELECT 1 FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()"
-                wait_until(lambda: not connection.execute(busy).fetchone(), "the test before has ended")
+                busy = f"SELECT 1 FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() AND query LIKE '%{SCHEMA}%'"
+                wait_until(lambda: not connection.execute(busy.encode()).fetchone(), "the test before has ended")
                 empty_tables(connection, SCHEMA)
             with StoreUnderTest(opener) as store:
                 yield store

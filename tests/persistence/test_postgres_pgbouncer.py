@@ -1,7 +1,7 @@
 """The conformance suite through PgBouncer in transaction pooling, where a connection is one's own for one transaction only.
 
 Left out, to save time, is what does not depend on the way to the server: the model and the crash suite (how operations act on each other, what
-a killed process leaves), and those of bad input (it is refused before anything is sent).
+a killed process leaves), and those of values (what is refused is refused before anything is sent, and the rest is bytes).
 
 Where a machine has no PgBouncer, the suite is not there, and it is tested that the missing program is said; a build machine has to have one.
 """
@@ -59,6 +59,7 @@ if EXPECTED:
         TestCrashes = None
         TestFields = None
         TestArguments = None
+        TestValues = None
 
         @pytest.fixture
         def store(self, postgres_dsn: str, opener: Open) -> Iterator[StoreUnderTest]:

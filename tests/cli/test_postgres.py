@@ -138,11 +138,14 @@ def test_a_server_that_is_restarted_half_way(tmp_path: Path, mode: str) -> None:
             assert running.poll() is None
             return sum(log.stat().st_size for log in tmp_path.glob("*.log")) >= steps * LINE_LENGTH
 
-        for steps in (10, 20):
-            wait_until(partial(has_begun, steps), "so many steps have begun")
-            server.stop(mode)
-            server.start()
-        said, complained = running.communicate(timeout=PATIENCE)
+        try:
+            for steps in (10, 20):
+                wait_until(partial(has_begun, steps), "so many steps have begun")
+                server.stop(mode)
+                server.start()
+            said, complained = running.communicate(timeout=PATIENCE)
+        finally:
+            running.kill()  # it has ended, unless the test fails
         assert running.returncode == 0, complained
     report = json.loads(said.splitlines()[-1])
     assert (report["files"], report["steps"], report["lost"], report["repeated"]) == (15, 60, 0, 0)

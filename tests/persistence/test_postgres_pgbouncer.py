@@ -1,7 +1,7 @@
 """The conformance suite through PgBouncer in transaction pooling, where a connection is one's own for one transaction only.
 
 Left out, to save time, is what does not depend on the way to the server: the model and the crash suite (how operations act on each other, what
-a killed process leaves), and those of bad input (it is refused before anything is sent).
+a killed process leaves), and those of values (what is refused is refused before anything is sent, and the rest is bytes).
 
 Where a machine has no PgBouncer, the suite is not there, and it is tested that the missing program is said; a build machine has to have one.
 """
@@ -9,6 +9,7 @@ Where a machine has no PgBouncer, the suite is not there, and it is tested that 
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ from wfe_fast.testing.waiting import PATIENCE, Background, wait_until
 EXPECTED = find_pgbouncer() is not None or "CI" in os.environ
 
 #: One schema for all tests: a new one for each would take longer than the tests.
-SCHEMA = "wfe_pgbouncer"
+SCHEMA = f"wfe_pgbouncer_{uuid.uuid4().hex}"
 
 Open = Callable[..., PostgresPersistenceProvider]
 
@@ -58,13 +59,14 @@ if EXPECTED:
         TestCrashes = None
         TestFields = None
         TestArguments = None
+        TestValues = None
 
         @pytest.fixture
         def store(self, postgres_dsn: str, opener: Open) -> Iterator[StoreUnderTest]:
             with psycopg.connect(postgres_dsn, autocommit=True) as connection:
                 # The connections behind PgBouncer stay, so that it is looked whether they do something.
-                busy = "SELECT 1 FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()"
-                wait_until(lambda: not connection.execute(busy).fetchone(), "the test before has ended")
+                busy = f"SELECT 1 FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid() AND query LIKE '%{SCHEMA}%'"
+                wait_until(lambda: not connection.execute(busy.encode()).fetchone(), "the test before has ended")
                 empty_tables(connection, SCHEMA)
             with StoreUnderTest(opener) as store:
                 yield store

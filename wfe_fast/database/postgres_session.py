@@ -185,23 +185,29 @@ class PostgresSession:
         """A server that went away has usually left a message: then nothing is sent, and the request is safe to repeat on another connection."""
         if self._pg.status == pq.ConnStatus.BAD:
             raise ConnectionBroken("the connection is closed", sent=False)
-        try:
-            if self._poll.poll(0):
-                self._pg.consume_input()
-                if self._poll.poll(0):  # readable, and nothing to read: the end of the stream
-                    self._pg.consume_input()
-        except psycopg.Error as error:
-            raise self._broken(self._farewell() or error, sent=False) from error
-
-    def _farewell(self) -> psycopg.OperationalError | None:
-        """What the server said when it ended a connection that was not asking anything."""
+        if not self._poll.poll(0):
+            return
         said: list[str] = []
-        handler, self._pg.notice_handler = self._pg.notice_handler, lambda notice: said.append(_primary(notice))
+        others = self._pg.notice_handler
+
+        def hear(notice: pq.abc.PGresult) -> None:
+            if _ends_connection(notice):
+                said.append(_primary(notice))
+            elif others is not None:
+                others(notice)
+
+        self._pg.notice_handler = hear
         try:
-            self._pg.is_busy()  # reads what has arrived
+            self._pg.consume_input()
+            self._pg.is_busy()  # hears what has arrived
+            if not said and self._poll.poll(0):  # readable, and nothing to read: the end of the stream
+                self._pg.consume_input()
+        except psycopg.Error as error:
+            raise self._broken(error, sent=False) from error
         finally:
-            self._pg.notice_handler = handler
-        return psycopg.OperationalError(said[-1]) if said else None
+            self._pg.notice_handler = others
+        if said:
+            raise self._broken(psycopg.OperationalError(said[-1]), sent=False)
 
     def _broken(self, error: Exception, sent: bool) -> ConnectionBroken:
         self.close()
@@ -309,7 +315,7 @@ class PostgresSession:
         if not code:
             raise psycopg.OperationalError(message or result.get_error_message() or "the connection was closed")
         detail = part(pq.DiagnosticField.MESSAGE_DETAIL)
-        if part(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in ("FATAL", "PANIC"):
+        if _ends_connection(result):
             # The server ends the connection. What was under way it has rolled back, unless it was committing.
             self.close()
             raise ConnectionBroken(message, sent=committing)
@@ -337,6 +343,11 @@ class PostgresSession:
 def _primary(result: pq.abc.PGresult) -> str:
     """The message of an error or a notice."""
     return (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
+
+
+def _ends_connection(result: pq.abc.PGresult) -> bool:
+    """Whether an error or a notice is the last that the server says."""
+    return result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) in (b"FATAL", b"PANIC")
 
 
 #: How a parameter looks in the server's text format. What it means, the statement says by a cast or a function's signature, so that a

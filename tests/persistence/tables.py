@@ -37,7 +37,8 @@ Contents = dict[str, list[dict[str, Any]]]
 
 
 #: Transactions of others.
-TRANSACTIONS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database() AND xact_start IS NOT NULL"
+TRANSACTIONS = """SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+    AND datname = current_database() AND xact_start IS NOT NULL"""
 
 #: Connections of others to this database.
 OTHERS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'"

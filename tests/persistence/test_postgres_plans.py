@@ -3,6 +3,7 @@ hardly more rows than it returns or changes. Statements inside of functions incl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -173,3 +174,64 @@ def test_a_call_visits_few_rows_and_scans_no_table(store: Store, label: str) -> 
     fetched = {name: after[name][1] - before[name][1] for name in after}
     assert not any(scanned.values()), (scanned, result)
     assert sum(fetched.values()) <= MOST, (fetched, result)
+
+
+OF_A_WORKFLOW = "the pointers of each workflow, which an index gives in this order already"
+WANTED = "the rows that were asked for, by the order of asking or of locking"
+KEYS = "the names and keys of the given subscriptions"
+SUBSCRIPTIONS = "the subscriptions of one workflow, before they are locked"
+FIRST_OF_EACH = "the first rows of each definition, or status, up to the limit: each comes from an index in its order"
+
+#: What is sorted in a call, and why that is little. Nothing else is: what has an order has it from an index.
+SORTED = {
+    "persist_workflow_with_subscriptions": [KEYS],
+    "create_event_subscription": [KEYS],
+    "delete_workflow": [WANTED, SUBSCRIPTIONS],
+    "purge_workflows": [FIRST_OF_EACH, WANTED, SUBSCRIPTIONS],
+    "purge_workflows of several": [FIRST_OF_EACH, WANTED, SUBSCRIPTIONS],
+    "claim_runnable_instances": [OF_A_WORKFLOW],
+    "claim_runnable_instances of definitions": [FIRST_OF_EACH, WANTED, OF_A_WORKFLOW],
+    "claim_runnable_instances in vain": [FIRST_OF_EACH],
+    "renew_claims": [WANTED],
+    "take_events": [SUBSCRIPTIONS],
+    "take_events of nothing": [SUBSCRIPTIONS],
+    "drop_subscriptions": [SUBSCRIPTIONS],
+    "get_workflow_instance": [WANTED, WANTED, OF_A_WORKFLOW],
+    "get_workflow_instance_by_name": [WANTED, WANTED, OF_A_WORKFLOW],
+    "get_workflow_instances": [WANTED, WANTED, OF_A_WORKFLOW],
+    "list_workflows": [OF_A_WORKFLOW],
+    "list_workflows by status": [OF_A_WORKFLOW],
+    "list_workflows by definition": [OF_A_WORKFLOW],
+    "list_workflows by reference": [OF_A_WORKFLOW],
+    "list_workflows of all three": [OF_A_WORKFLOW],
+    "list_workflows from a moment on": [OF_A_WORKFLOW],
+}
+
+
+def sorts_of(store: Store, call: Callable[..., object]) -> int:
+    """How many sorts there are in the plans of all statements of a call, those inside of functions included."""
+    plans: list[str] = []
+
+    def note(diagnostic: psycopg.errors.Diagnostic) -> None:
+        plans.append(diagnostic.message_detail or "")
+
+    store.connection.execute("DISCARD PLANS; SET debug_print_plan = on; SET client_min_messages = log")
+    store.connection.add_notice_handler(note)
+    try:
+        undone(store, call)
+    finally:
+        store.connection.remove_notice_handler(note)
+        store.connection.execute("RESET debug_print_plan; RESET client_min_messages")
+    found = [plan for plan in plans if "{PLANNEDSTMT" in plan]
+    assert len(found) > 2, "the server has not told its plans"
+    return sum(len(re.findall(r"\{(?:INCREMENTAL)?SORT\b", plan)) for plan in found)
+
+
+@pytest.mark.parametrize("label", [*WRITES, *LOOKS, *MORE])
+def test_a_call_sorts_nothing_but_a_few_rows(store: Store, label: str) -> None:
+    """Also those of whose rows there may be any number: they are walked in the order that an index has."""
+    assert sorts_of(store, {**WRITES, **LOOKS, **MORE}[label]) <= len(SORTED.get(label, []))
+
+
+def test_a_sort_is_seen(store: Store) -> None:
+    assert sorts_of(store, LOOKS["list_workflows"]) > 0

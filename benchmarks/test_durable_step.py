@@ -1,4 +1,4 @@
-"""Contract B: a durable step, beside DBOS as it ships and with equal durability, and its replay.
+"""Contract B: a durable step, beside DBOS as it ships and with equal durability.
 
 A unit is one step of a workflow that runs as a whole, its start and its end included, so both do the same: record the start, the result of each
 step, and the end. DBOS writes its SQLite file with a rollback journal and synchronous=FULL; with WAL it is on equal terms with ours.
@@ -14,15 +14,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers import peer
-from benchmarks.sizes import ATTEMPTS, Size
+from benchmarks.sizes import Size
 from benchmarks.turns import Calls, Contestant, Rates
 from wfe_fast.checkpoints.contract import CheckpointStore
-from wfe_fast.checkpoints.models import ExecutionStatus
 from wfe_fast.database.postgres_server import PostgresServer
 from wfe_fast.durable import DurableEngine, WorkflowContext
 from wfe_fast.postgres import PostgresCheckpointStore
 from wfe_fast.sqlite import SqliteCheckpointStore
-from wfe_fast.testing.waiting import wait_until
 
 Compare = Callable[..., Rates]
 
@@ -84,29 +82,3 @@ def test_a_step_on_postgres(compare: Compare, size: Size, server: PostgresServer
         peer("dbos_steps", url, str(steps), share=0.2) as dbos,
     ):
         compare({"ours": ours, "DBOS": dbos}, calls=5)
-
-
-def test_a_replay(compare: Compare, size: Size, tmp_path: Path) -> None:
-    """A workflow is resumed behind 1,000 recorded steps, and one records as many. A unit is one step."""
-    steps = size.of(1000)
-    ids = [f"r{number}" for number in range(ATTEMPTS * (size.turns + 1) + 1)]
-    left = iter(ids)
-    with SqliteCheckpointStore(tmp_path / "replay.db") as store, DurableEngine(store) as engine:
-        engine.register("many steps", many_steps)
-        engine.register("waits behind them", wait_behind_steps)
-        for id in ids:
-            engine.start("waits behind them", steps, id=id)
-        wait_until(lambda: store.count_executions().get(ExecutionStatus.SUSPENDED) == len(ids), "all of them wait")
-
-        def resume() -> None:
-            id = next(left)
-            engine.send_signal(id, "go", True)
-            engine.result(id, timeout=60)
-
-        sides = {
-            "ours": Calls(lambda _: resume, units=steps, calls=1),
-            "recording": Calls(
-                lambda _: lambda: engine.run("many steps", steps, id=f"w{next(_ids)}"), units=steps, calls=1
-            ),
-        }
-        compare(sides, calls=1)

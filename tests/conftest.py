@@ -20,12 +20,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-#: The suite by which each interpreter meets a PostgreSQL server.
-EVERYWHERE = "tests/persistence/test_postgres.py"
+#: Where each interpreter meets a PostgreSQL server, with every method of a provider.
+EVERYWHERE = "tests/persistence/test_postgres_round_trips.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a test asks of a server is the same from every interpreter, but for one suite."""
+    """What a test asks of a server is the same on every interpreter; one module makes sure."""
     for item in items:
         if "postgres_dsn" in getattr(item, "fixturenames", ()) and not item.nodeid.startswith(EVERYWHERE):
             item.add_marker(pytest.mark.once)

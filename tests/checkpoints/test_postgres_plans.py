@@ -36,8 +36,8 @@ SELECT 't' || n, 'e' || n, 'pause', {1} + 9000000 + n, CASE WHEN n % 4 = 1 THEN 
 FROM generate_series(1, {2}) AS n;
 INSERT INTO {0}.workflow_signals (workflow_execution_id, signal_name, status, created_at)
 SELECT 'e' || n, 'approval', CASE WHEN n % 4 = 1 THEN 'PENDING' ELSE 'DELIVERED' END, {1} + n FROM generate_series(1, {2}) AS n;
-ANALYZE {0}.workflows, {0}.workflow_executions, {0}.step_checkpoints, {0}.workflow_timers, {0}.workflow_signals;
 """
+TABLES = ("workflows", "workflow_executions", "step_checkpoints", "workflow_timers", "workflow_signals")
 
 MORE: dict[str, Callable[[Any, World], object]] = {
     "claim_executions in vain": lambda s, w: s.claim_executions("other", RUNNABLE, 5, workflows=["nobody"]),
@@ -88,8 +88,9 @@ class Filled:
     schema: str
 
 
-@pytest.fixture(scope="module")
-def filled(postgres_dsn: str) -> Iterator[Filled]:
+@pytest.fixture(scope="module", params=["analysed", "planned when empty"])
+def filled(postgres_dsn: str, request: pytest.FixtureRequest) -> Iterator[Filled]:
+    """One whose tables the planner knows, and one whose plans were made while it held next to nothing, and of which it has heard nothing since."""
     schema = "wfe_test_checkpoint_plans"
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
         connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
@@ -98,9 +99,17 @@ def filled(postgres_dsn: str) -> Iterator[Filled]:
         pool = HeldConnection(connection, postgres_dsn)
         with PostgresCheckpointStore(schema=schema, pool=pool, clock=ManualClock()) as store:
             store.migrate()
+            for table in TABLES:
+                connection.execute(f"ALTER TABLE {schema}.{table} SET (autovacuum_enabled = off)")
             world = build_world(store)
+            filled = Filled(store, world, connection, schema)
+            if request.param == "planned when empty":
+                for call in CALLS.values():
+                    undone(filled, call)
             connection.execute(FILL.format(schema, to_micros(START), OTHERS))
-            yield Filled(store, world, connection, schema)
+            if request.param == "analysed":
+                connection.execute(f"ANALYZE {', '.join(f'{schema}.{table}' for table in TABLES)}")
+            yield filled
         connection.execute("SET client_min_messages = warning")
         connection.execute(f"DROP SCHEMA {schema} CASCADE")
 

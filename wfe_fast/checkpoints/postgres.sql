@@ -29,6 +29,11 @@ workflow_signal_id, workflow_execution_id, signal_name, payload, status, created
 (e.created_at, e.workflow_execution_id) > (:after_time::bigint, :after_id::text)
 ORDER BY e.created_at, e.workflow_execution_id LIMIT :limit::int
 
+-- part: page_of_both
+-- The same in the order that one index alone has, see there.
+(e.created_at + 0, e.workflow_execution_id) > (:after_time::bigint, :after_id::text)
+ORDER BY e.created_at + 0, e.workflow_execution_id LIMIT :limit::int
+
 -- ---- workflows and executions ----------------------------------------------------------------------------------------------
 
 -- name: save_workflow(workflow_id, workflow_type, version, created_at)
@@ -63,7 +68,7 @@ SELECT {execution} FROM @workflow_executions e WHERE status = :status::text AND 
 SELECT {execution} FROM @workflow_executions e WHERE workflow_id = :workflow_id::text AND {page};
 
 -- name: list_executions_by_both(workflow_id, status, after_time, after_id, limit)
-SELECT {execution} FROM @workflow_executions e WHERE workflow_id = :workflow_id::text AND status = :status::text AND {page};
+SELECT {execution} FROM @workflow_executions e WHERE workflow_id = :workflow_id::text AND status = :status::text AND {page_of_both};
 
 -- name: count_executions()
 SELECT status, count(*) FROM @workflow_executions GROUP BY status;

@@ -3,6 +3,9 @@
 -- statement it would still see the moment at which the statement began.
 -- Times are microseconds; `p_now` is null where the server's clock decides. Lists come as JSON text.
 --
+-- `status || ''` where a row is looked for by its id: or it might be planned as a walk through all that has this status, when that is not much. `SET enable_seqscan = off`
+-- where rows are looked for by a list of ids: else a plan that was made when the table was small reads all of it.
+--
 -- Who locks what, so that nobody waits in a circle: rows of executions first, several in the order of their ids; then what belongs to
 -- them. Who looks for anything that is free or due passes over what somebody else holds at the moment.
 
@@ -136,7 +139,7 @@ BEGIN
     END IF;
     IF p_wakes THEN
         UPDATE @workflow_executions SET status = 'RUNNING', updated_at = @wfe_now(p_now), waiting_for = NULL
-        WHERE workflow_execution_id = p_execution AND status = 'SUSPENDED' AND waiting_for = p_name;
+        WHERE workflow_execution_id = p_execution AND status || '' = 'SUSPENDED' AND waiting_for = p_name;
         IF FOUND THEN
             PERFORM @wfe_wake();
         END IF;
@@ -148,7 +151,7 @@ END $$;
 
 -- The oldest ones in these statuses (of these workflows, where that is not null) that nobody holds.
 CREATE FUNCTION @wfe_claim(p_worker TEXT, p_statuses TEXT, p_limit INT, p_length BIGINT, p_workflows TEXT, p_without TEXT, p_now BIGINT)
-RETURNS TABLE (e @workflow_executions, taken_over BOOLEAN) LANGUAGE plpgsql AS $$
+RETURNS TABLE (e @workflow_executions, taken_over BOOLEAN) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     statuses TEXT[] := ARRAY(SELECT json_array_elements_text(p_statuses::json));
     workflows TEXT[] := ARRAY(SELECT json_array_elements_text(p_workflows::json));
@@ -174,14 +177,14 @@ BEGIN
                 CROSS JOIN LATERAL (SELECT x.workflow_execution_id AS id, x.created_at FROM @workflow_executions x
                     WHERE x.workflow_id = w.id AND x.status = s.status AND (x.claim_until IS NULL OR x.claim_until <= moment)
                         AND x.workflow_execution_id <> ALL (passed)
-                    ORDER BY x.created_at, x.workflow_execution_id LIMIT p_limit) AS c
+                    ORDER BY x.created_at + 0, x.workflow_execution_id LIMIT p_limit) AS c
                 ORDER BY c.created_at, c.id LIMIT p_limit - cardinality(claimed));
         END IF;
         EXIT WHEN cardinality(candidates) = 0;
         SELECT array_agg(f.id), array_agg(f.id) FILTER (WHERE f.held) INTO got, ended
         FROM (SELECT x.workflow_execution_id AS id, x.claim_until IS NOT NULL AS held FROM @workflow_executions x
-            WHERE x.workflow_execution_id = ANY (candidates) AND x.status = ANY (statuses)
-                AND (p_workflows IS NULL OR x.workflow_id = ANY (workflows)) AND (x.claim_until IS NULL OR x.claim_until <= moment)
+            WHERE x.workflow_execution_id = ANY (candidates) AND x.status || '' = ANY (statuses)
+                AND (p_workflows IS NULL OR x.workflow_id || '' = ANY (workflows)) AND (x.claim_until IS NULL OR x.claim_until <= moment)
             ORDER BY x.workflow_execution_id FOR NO KEY UPDATE SKIP LOCKED) AS f;
         claimed := claimed || coalesce(got, '{}');
         taken := taken || coalesce(ended, '{}');
@@ -200,7 +203,8 @@ END $$;
 
 -- Each claim: [execution, fence]. What another transaction holds at the moment is mostly being written under this very claim; it is renewed
 -- the next time.
-CREATE FUNCTION @wfe_renew(p_claims TEXT, p_length BIGINT, p_now BIGINT) RETURNS TABLE (held BOOLEAN) LANGUAGE plpgsql AS $$
+CREATE FUNCTION @wfe_renew(p_claims TEXT, p_length BIGINT, p_now BIGINT) RETURNS TABLE (held BOOLEAN) LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 BEGIN
     UPDATE @workflow_executions SET claim_until = @wfe_now(p_now) + p_length
     WHERE workflow_execution_id = ANY (ARRAY(SELECT x.workflow_execution_id FROM @workflow_executions x

@@ -52,8 +52,8 @@ END $$;
 
 -- An execution has ended: nothing of it is waited for any more. To be called behind the lock of its row.
 CREATE FUNCTION @wfe_settle(p_id TEXT) RETURNS void LANGUAGE sql VOLATILE AS $$
-    UPDATE @workflow_timers SET status = 'CANCELLED' WHERE workflow_execution_id = p_id AND status = 'PENDING';
-    UPDATE @workflow_signals SET status = 'EXPIRED' WHERE workflow_execution_id = p_id AND status = 'PENDING';
+    UPDATE @workflow_timers SET status = 'CANCELLED' WHERE workflow_execution_id = p_id AND status || '' = 'PENDING';
+    UPDATE @workflow_signals SET status = 'EXPIRED' WHERE workflow_execution_id = p_id AND status || '' = 'PENDING';
 $$;
 
 -- The common case: it runs and goes on running, with one checkpoint more. What is not written moves no entry of an index.
@@ -64,7 +64,7 @@ DECLARE stored TEXT := 'RUNNING';
 BEGIN
     UPDATE @workflow_executions SET current_step = p_step, takeovers = CASE WHEN p_status = 'INTENT' THEN takeovers ELSE 0 END,
         updated_at = coalesce(p_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
-    WHERE workflow_execution_id = p_id AND claim_fence = p_fence AND status = 'RUNNING';
+    WHERE workflow_execution_id = p_id AND claim_fence = p_fence AND status || '' = 'RUNNING';
     IF NOT FOUND THEN
         stored := @wfe_move(p_id, p_fence, 'RUNNING', p_step, NULL, NULL, FALSE, p_status <> 'INTENT', NULL, p_now);
     END IF;
@@ -133,7 +133,7 @@ BEGIN
             END IF;
             UPDATE @workflow_timers t SET status = 'CANCELLED'
             WHERE t.workflow_timer_id = ANY (ARRAY(SELECT r.value ->> 0 FROM json_array_elements(p_timers::json) AS r (value)))
-                AND t.status = 'PENDING';
+                AND t.status || '' = 'PENDING';
         END IF;
     END IF;
     IF p_checkpoints IS NOT NULL THEN
@@ -171,7 +171,7 @@ END $$;
 
 -- Fire at most `p_limit` timers that are due, and wake what was suspended for them; and at most so many whose time is over. What another
 -- transaction holds is left for the next time.
-CREATE FUNCTION @wfe_wake_due(p_limit INT, p_now BIGINT) RETURNS BIGINT LANGUAGE plpgsql AS $$
+CREATE FUNCTION @wfe_wake_due(p_limit INT, p_now BIGINT) RETURNS BIGINT LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     moment BIGINT := @wfe_now(p_now);
     timers TEXT[];
@@ -193,13 +193,13 @@ BEGIN
         ORDER BY workflow_execution_id FOR NO KEY UPDATE SKIP LOCKED);
     -- Behind the locks: things may not be as they were found.
     WITH done AS (UPDATE @workflow_timers SET status = 'FIRED'
-        WHERE workflow_timer_id = ANY (timers) AND status = 'PENDING' AND fire_at <= moment AND workflow_execution_id = ANY (held)
+        WHERE workflow_timer_id = ANY (timers) AND status || '' = 'PENDING' AND fire_at <= moment AND workflow_execution_id = ANY (held)
         RETURNING workflow_execution_id AS id)
     SELECT array_agg(id) INTO fired FROM done;
     expired := ARRAY(SELECT workflow_execution_id FROM @workflow_executions WHERE workflow_execution_id = ANY (expired)
-        AND workflow_execution_id = ANY (held) AND status = 'SUSPENDED' AND ttl_expires_at < moment);
+        AND workflow_execution_id = ANY (held) AND status || '' = 'SUSPENDED' AND ttl_expires_at < moment);
     WITH done AS (UPDATE @workflow_executions SET status = 'RUNNING', updated_at = moment, waiting_for = NULL
-        WHERE workflow_execution_id = ANY (fired || expired) AND status = 'SUSPENDED' RETURNING workflow_execution_id AS id)
+        WHERE workflow_execution_id = ANY (fired || expired) AND status || '' = 'SUSPENDED' RETURNING workflow_execution_id AS id)
     SELECT array_agg(id) INTO woken FROM done;
     IF woken IS NOT NULL THEN
         PERFORM @wfe_wake();
@@ -209,7 +209,7 @@ END $$;
 
 -- The earliest moment at which there is something to claim or to wake, and now.
 CREATE FUNCTION @wfe_next_work(p_workflows TEXT, p_without TEXT, p_now BIGINT) RETURNS TABLE (due BIGINT, now BIGINT)
-LANGUAGE plpgsql STABLE AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
 DECLARE
     workflows TEXT[] := ARRAY(SELECT json_array_elements_text(p_workflows::json));
     without TEXT[] := ARRAY(SELECT json_array_elements_text(p_without::json));
@@ -221,7 +221,7 @@ BEGIN
     IF NOT EXISTS (SELECT 1 FROM unnest(workflows) AS w (id) CROSS JOIN unnest(statuses) AS s (status)
         CROSS JOIN LATERAL (SELECT 1 FROM @workflow_executions x WHERE x.workflow_id = w.id AND x.status = s.status
             AND (x.claim_until IS NULL OR x.claim_until <= now) AND x.workflow_execution_id <> ALL (without)
-            ORDER BY x.created_at, x.workflow_execution_id LIMIT 1) AS free)
+            ORDER BY x.created_at + 0, x.workflow_execution_id LIMIT 1) AS free)
     THEN
         due := least(
             (SELECT fire_at FROM @workflow_timers WHERE status = 'PENDING' ORDER BY fire_at, workflow_timer_id LIMIT 1),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from wfe_fast.postgres import PostgresPersistenceProvider
 from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.persistence.factories import (
     EARLY,
+    FAR,
     KEY,
     NAME,
     a_pointer,
@@ -28,7 +30,7 @@ from wfe_fast.testing.persistence.factories import (
     waiting_workflow,
 )
 from wfe_fast.testing.racing import race_threads, values
-from wfe_fast.testing.waiting import Background, wait_until
+from wfe_fast.testing.waiting import PATIENCE, Background, wait_until
 
 #: Somebody waits for a key, or a row.
 WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted"
@@ -177,3 +179,27 @@ def test_a_workflow_that_is_deleted_and_made_again_while_it_is_waited_for(
             assert tables.execute("SELECT 1 FROM execution_pointers") == []
         with pytest.raises(WorkflowNotFoundError):
             read() if label == "delete" else call.result()
+
+
+def test_two_blocks_that_publish_to_each_other_and_drop_their_own(open_provider: Open, postgres_dsn: str) -> None:
+    """What a delivery has passed by, because its workflow is locked, it does not hold."""
+    before = deadlocks(postgres_dsn)
+    with open_provider() as provider:
+        for id, key in (("a", "to a"), ("b", "to b")):
+            waiting_workflow(provider, id=id, key=key)
+        published, dropped = Barrier(2), Barrier(2)
+
+        def block(own: str, other: str) -> int:
+            with provider.transaction(workflows=[own], publishes=[(NAME, f"to {other}")]) as tx:
+                tx.publish_event(an_event(id=f"from {own}", event_key=f"to {other}"))
+                tx.count_workflows()  # sends it
+                published.wait(PATIENCE)
+                count = tx.drop_subscriptions(own)
+                dropped.wait(PATIENCE)
+                return count
+
+        assert values(race_threads([partial(block, "a", "b"), partial(block, "b", "a")])) == [1, 1]
+        wait_until(
+            lambda: not provider.get_runnable_events(FAR) or provider.dispatch_events() < 0, "both are processed"
+        )
+    assert deadlocks(postgres_dsn) == before

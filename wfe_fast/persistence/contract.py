@@ -462,7 +462,8 @@ class PersistenceProvider(PersistenceTransaction, Protocol):
         Args:
             workflows: ids of workflows that the block will write. It locks them, and what the next two tell, at its beginning, in an order that
                 is the same for all, so that two blocks do not wait for each other. Whatever is not told is locked when it is needed.
-            publishes: names and keys under which it will publish events.
+            publishes: names and keys under which it will publish events. A publication locks what it reaches, whatever was told: so it comes behind
+                what may have to wait for a lock.
             awaits: names and keys under which it will look for events, or subscribe.
 
         Raises:

@@ -62,19 +62,28 @@ DECLARE
     w RECORD;
 BEGIN
     delivered := 0;
-    -- Of what is left for a claim holder the oldest counts, also where it was published last.
-    UPDATE @event_subscriptions SET pending_event_id = e.id, pending_event_time = e.event_time, pending_event_data = e.event_data
-    WHERE id = ANY (ARRAY(SELECT o.id FROM @event_subscriptions o WHERE o.event_name = e.event_name AND o.event_key = e.event_key
+    -- First the row of the workflow, then the subscription: so whoever has locked a workflow waits for no delivery when it takes or drops its
+    -- subscriptions. Of what is left for a claim holder the oldest counts, also where it was published last.
+    FOR s IN SELECT * FROM @event_subscriptions o WHERE o.event_name = e.event_name AND o.event_key = e.event_key
         AND o.subscribe_as_of <= e.event_time AND o.pending_event_time > e.event_time AND o.pending_event_id IS NOT NULL
-        FOR UPDATE SKIP LOCKED));
+    LOOP
+        PERFORM 1 FROM @workflows WHERE id = s.workflow_id FOR NO KEY UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND AND EXISTS (SELECT 1 FROM @workflows WHERE id = s.workflow_id);
+        UPDATE @event_subscriptions SET pending_event_id = e.id, pending_event_time = e.event_time, pending_event_data = e.event_data
+        WHERE id = (SELECT o.id FROM @event_subscriptions o WHERE o.id = s.id AND o.pending_event_time > e.event_time
+            AND o.pending_event_id IS NOT NULL FOR UPDATE SKIP LOCKED);
+    END LOOP;
+    -- Some more than are wanted, since some may be locked.
     FOR s IN SELECT * FROM @event_subscriptions o WHERE o.pending_event_time IS NULL AND o.event_name = e.event_name
         AND o.event_key = e.event_key AND o.subscribe_as_of <= e.event_time
-        ORDER BY o.subscribe_as_of, o.seq LIMIT p_limit FOR UPDATE SKIP LOCKED
+        ORDER BY o.subscribe_as_of, o.seq LIMIT p_limit::bigint + 100
     LOOP
+        EXIT WHEN delivered >= p_limit;
         SELECT status, claim_until IS NOT NULL AS claimed INTO w FROM @workflows WHERE id = s.workflow_id FOR NO KEY UPDATE SKIP LOCKED;
-        IF NOT FOUND AND EXISTS (SELECT 1 FROM @workflows WHERE id = s.workflow_id) THEN
-            CONTINUE;
-        END IF;
+        CONTINUE WHEN NOT FOUND AND EXISTS (SELECT 1 FROM @workflows WHERE id = s.workflow_id);
+        -- As it is now: somebody may have taken it meanwhile, or dropped it.
+        PERFORM 1 FROM @event_subscriptions o WHERE o.id = s.id AND o.pending_event_time IS NULL FOR UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
         PERFORM @wfe_hand_over(s, w.status, w.claimed, e.id, e.event_time, e.event_data, p_now);
         delivered := delivered + 1;
     END LOOP;

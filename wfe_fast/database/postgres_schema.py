@@ -112,13 +112,17 @@ class Schema:
 
     Args:
         store: names the database in errors.
+        grants: what a role that uses the tables gets besides them; ``<role>`` is its name, ``<text>`` the same as a text.
     """
 
-    def __init__(self, names: Names, store: str, line: str, migrations: tuple[Migration, ...]) -> None:
+    def __init__(
+        self, names: Names, store: str, line: str, migrations: tuple[Migration, ...], grants: str = ""
+    ) -> None:
         self._names = names
         self._store = store
         self._line = line
         self._migrations = migrations
+        self._more_grants = grants
         #: The version that the tables had when they were looked at last; None where the role may not read it.
         self._found: int | None = 0
 
@@ -157,7 +161,7 @@ class Schema:
             "functions": ", ".join(functions),
             "regclasses": ", ".join(f"'{name}'" for name in tables),
         }
-        script = self._names.resolve(_GRANTS.format(schema="{schema}", **parts))
+        script = self._names.resolve(_GRANTS.format(schema="{schema}", **parts) + self._more_grants)
         quoted = '"' + role.replace('"', '""') + '"'
         literal = "'" + quoted.replace("'", "''") + "'"
         return script.replace("<role>", quoted).replace("<text>", literal)

@@ -47,6 +47,15 @@ MIGRATIONS = load_migrations("wfe_fast.state.migrations", "postgres")
 #: The name of this contract's line of migrations.
 LINE = "state"
 
+#: What a role that uses the tables gets besides them. Not inherited, or the policies for the views would bind it always.
+_LEND_ROLE = """DO $lend$
+BEGIN
+    IF current_setting('server_version_num')::int >= 160000 AND EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = '{schema}_scoped') THEN
+        EXECUTE 'GRANT "{schema}_scoped" TO ' || <text> || ' WITH INHERIT FALSE, SET TRUE';
+    END IF;
+END $lend$;
+"""
+
 #: The name of the views' role is the schema's and this.
 _ROLE = "{}_scoped"
 _LONGEST_SCHEMA = 63 - len(_ROLE.format(""))
@@ -85,16 +94,21 @@ REFUSALS: dict[str, Callable[[str], Exception]] = {
 _UNREADABLE = "22P02"
 
 
-def state_schema_script(schema: str = "state", table_prefix: str = "", *, grant_to: str | None = None) -> str:
-    """The SQL that makes the tables of a new backend, in one transaction, for an administrator to run where the application may not.
+def state_schema_script(
+    schema: str = "state", table_prefix: str = "", *, grant_to: str | None = None, from_version: int = 0
+) -> str:
+    """The SQL that makes the tables of a backend, in one transaction, for an administrator to run where the application may not.
 
     Args:
-        grant_to: the role that the application has: it gets what it needs to use the store, and nothing else.
+        grant_to: the role that the application has: it gets what it needs to use the store, and nothing else. Its views work as the
+            role ``<schema>_scoped`` from PostgreSQL 16 on; older ones cannot lend that without subjecting it to it for good.
+        from_version: the version that the tables have: run where they have another one, the script fails and changes nothing.
 
     Raises:
-        InvalidValueError: the schema, the prefix or the role is not allowed.
+        InvalidValueError: the schema, the prefix or the role is not allowed, or this release does not know the version.
     """
-    return Schema(_names(schema, table_prefix), "", LINE, MIGRATIONS).full_script(grant_to)
+    names = _names(schema, table_prefix)
+    return Schema(names, "", LINE, MIGRATIONS, _LEND_ROLE).full_script(grant_to, from_version)
 
 
 class _ScopedSession:
@@ -132,9 +146,9 @@ class PostgresBackend(StoreMethods):
     Args:
         dsn: a ``postgresql:`` URL or a libpq connection string. Several hosts with ``target_session_attrs=read-write``: the one that may
             be written, also after a failover.
-        pool: a `psycopg_pool.ConnectionPool` of the caller's, instead of `dsn`; its connections come back as they were, and it is not closed.
-        schema: where the tables are; created by `migrate` where it is missing. Other contracts may have theirs in the same one.
+        schema: where the tables are; created by `migrate` where it is missing. It cannot be that of another contract.
         table_prefix: before the name of each table, for a schema that is shared.
+        pool: a `psycopg_pool.ConnectionPool` of the caller's, instead of `dsn`; its connections come back as they were, and it is not closed.
         clock: what decides about leases and expiry, instead of the server's clock; a callable that returns an aware datetime.
         max_connections: how many connections there are at most.
         timeout: how long a call waits for a connection, and for a server that is away, in seconds (or a timedelta).
@@ -152,10 +166,10 @@ class PostgresBackend(StoreMethods):
     def __init__(
         self,
         dsn: str | None = None,
-        *,
-        pool: Pool | None = None,
         schema: str = "state",
         table_prefix: str = "",
+        *,
+        pool: Pool | None = None,
         clock: Clock | None = None,
         max_connections: int = 10,
         timeout: Duration = 30.0,
@@ -189,26 +203,30 @@ class PostgresBackend(StoreMethods):
         refusals[_UNREADABLE] = partial(CorruptionError, self._store)
         self._snapshots = (snapshot_every, keep_snapshots)
         self._bind(None)
-        #: What views say before each call; made when the role is known.
-        self._scopes: list[str | None] = []
+        #: As what views work, once it is known; shared with them.
+        self._roles: list[str | None] = []
 
     def _bind(self, tenant: str | None) -> None:
-        self._tenant = tenant
+        self._tenant = self._scope = tenant
         self._work = self._calls = PostgresWork(self._statements, tenant, self._server_clock.bound, *self._snapshots)
 
     @classmethod
-    def connect(cls, dsn: str | None = None, **options: Any) -> PostgresBackend:
+    def connect(
+        cls, dsn: str | None = None, schema: str = "state", table_prefix: str = "", **options: Any
+    ) -> PostgresBackend:
         """A backend with these options, see the class. Its tables are left as they are: see `migrate`."""
-        return cls(dsn, **options)
+        return cls(dsn, schema, table_prefix, **options)
 
     @classmethod
-    def open(cls, dsn: str | None = None, **options: Any) -> PostgresBackend:
+    def open(
+        cls, dsn: str | None = None, schema: str = "state", table_prefix: str = "", **options: Any
+    ) -> PostgresBackend:
         """`connect`, then `migrate`.
 
         Raises:
             SchemaMismatchError, StoreUnavailableError: see `migrate`.
         """
-        backend = cls(dsn, **options)
+        backend = cls(dsn, schema, table_prefix, **options)
         try:
             backend.migrate()
         except BaseException:
@@ -237,7 +255,7 @@ class PostgresBackend(StoreMethods):
 
     def _scoped(self, work: Work[T]) -> Work[T]:
         """`work` as a view's: each of its calls carries the tenant."""
-        tenant = self._tenant
+        tenant = self._scope
         if tenant is None:
             return work
         sql = self._statements
@@ -251,18 +269,18 @@ class PostgresBackend(StoreMethods):
 
     def _role(self) -> str | None:
         """The role as which views work, if there is one."""
-        if not self._scopes:
+        if not self._roles:
             self._prepare()
-        return self._scopes[-1]
+        return self._roles[-1]
 
     def _prepare(self) -> None:
         def ask() -> int:
             now, role = self._database.write(self._calls.prepare, repeatable=True)
-            self._scopes.append(role)
+            self._roles.append(role)
             return now
 
         self._server_clock.learn(ask)
-        if not self._scopes:
+        if not self._roles:
             ask()
 
     # -- the store ---------------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from uuid import UUID
 
 from wfe_fast.errors import InvalidTransitionError, LeaseLostError
 from wfe_fast.state.contract import StateBackend
-from wfe_fast.state.events import ToolCalled, WorkflowCompleted
-from wfe_fast.state.models import Event, WorkflowStatus
+from wfe_fast.state.events import NodeScheduled, ToolCalled, WorkflowCompleted
+from wfe_fast.state.models import Event, WorkflowStatus, WorkItem
 from wfe_fast.testing.state.factories import QUEUE, completed
 
 
@@ -79,3 +80,21 @@ def finish(backend: StateBackend, execution_id: UUID, racer: str) -> bool:
     except InvalidTransitionError:
         return False
     return True
+
+
+def work_and_tell(backend: StateBackend, acknowledge: Callable[[object], None], execution_id: UUID) -> None:
+    """Schedule and commit nodes, one after the other and with snapshots, and tell of each."""
+    number = 0
+    while True:
+        node = f"n{number}"
+        kind = NodeScheduled(node_id=node, queue_type=QUEUE)
+        backend.schedule_node(
+            Event(execution_id=execution_id, kind=kind),
+            WorkItem(execution_id=execution_id, node_id=node, queue_type=QUEUE),
+        )
+        item = backend.claim_work_item("victim", [QUEUE], lease=600)
+        assert item is not None
+        done = completed(node, idempotency_key=node, input_tokens=1)
+        backend.commit_turn(item, Event(execution_id=execution_id, kind=done), snapshot=number % 3 == 0)
+        acknowledge(node)
+        number += 1

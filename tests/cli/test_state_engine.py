@@ -6,14 +6,17 @@ import subprocess
 import zlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from tests.cli.helpers import PATIENCE, digest_of, environment, report_of, run_demo, small_folder, tokens_of
 from wfe_fast.cli.files import FileName
 from wfe_fast.cli.state_engine import FileSource, StateEngine
 from wfe_fast.cli.steplog import LINE_LENGTH, StepLog
+from wfe_fast.postgres import PostgresBackend
 from wfe_fast.sqlite import SqliteBackend
 from wfe_fast.state import NodeCompleted, WorkflowStatus
 from wfe_fast.testing.clock import ManualClock
@@ -78,10 +81,39 @@ def test_what_to_look_at(tmp_path: Path, files: dict[str, bytes]) -> None:
     assert "--engine state --database" in done.stdout
 
 
-def test_only_on_sqlite(tmp_path: Path, files: dict[str, bytes]) -> None:
-    done = run_demo("folder", "--engine", "state", "--database", "postgres", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--database" in done.stderr
+def test_on_postgres(tmp_path: Path, files: dict[str, bytes], postgres_dsn: str) -> None:
+    """A run with a kill, and a second one that finds nothing to do; in a database of its own, so that no other test meets it."""
+    name = "wfe_demo_state"
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    words = {**psycopg.conninfo.conninfo_to_dict(postgres_dsn)}
+    words.pop("dbname", None)
+    database = f"postgresql:///{name}?{urlencode(words)}"
+    first = run("folder", "--workers", 2, "--database", database, cwd=tmp_path)
+    assert (first["killed"], first["lost"], first["repeated"], first["errors"]) == (1, 0, 0, [])
+    assert (first["digest"], first["steps"]) == (digest_of(files), 4 * len(files))
+    done = run_demo("folder", "--engine", "state", "--database", database, cwd=tmp_path)
+    (look,) = [line for line in done.stdout.splitlines() if "list_executions" in line]
+    seen = subprocess.run(
+        look, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert seen.stdout.startswith("WorkflowExecution(")
+    with PostgresBackend.connect(database) as backend:
+        assert backend.count_executions() == {WorkflowStatus.COMPLETED: len(files)}
+        for execution in backend.list_executions():
+            nodes = [
+                one.kind.node_id
+                for one in backend.get_events(execution.execution_id)
+                if type(one.kind) is NodeCompleted
+            ]
+            assert nodes == ["digest", "measure", "compress", "catalogue", "file"]
+
+
+def test_on_a_server_of_its_own(tmp_path: Path, files: dict[str, bytes]) -> None:
+    report = run("folder", "--workers", 2, "--database", "postgres", cwd=tmp_path)
+    assert (report["killed"], report["lost"], report["repeated"], report["kept"]) == (1, 0, 0, False)
+    assert report["digest"] == digest_of(files)
 
 
 class TestSource:

@@ -46,7 +46,7 @@ def commands() -> None:
     default=HOST,
     show_default=True,
     type=click.Choice([HOST, STATE, DURABLE]),
-    help="What does the work: the workflow host, work items of the state backend (on SQLite), or functions of DurableEngine.",
+    help="What does the work: the workflow host, work items of the state backend, or functions of DurableEngine.",
 )
 @click.option("--no-kill", is_flag=True, help="Let all workers live.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -57,8 +57,6 @@ def demo(folder: Path | None, workers: int, database: str | None, engine: str, n
     catalogue. The same command on the same database goes on where it stopped.
     """
     console = Console(stderr=as_json, highlight=False)
-    if engine == STATE and database is not None and not database.startswith("sqlite:"):
-        raise click.BadParameter("the engine state works on sqlite:///FILE", param_hint="--database")
     with _database(database) as url:
         settings = _settings(folder or standard_library(), url, workers, kill=not no_kill, kept=database != _OWN_SERVER)
         settings = _with_engine(settings, engine)
@@ -86,10 +84,10 @@ def demo(folder: Path | None, workers: int, database: str | None, engine: str, n
     "--tables",
     default="persistence",
     show_default=True,
-    type=click.Choice(["persistence", "checkpoints"]),
-    help="Of which contract: the workflow host's, or DurableEngine's.",
+    type=click.Choice(["persistence", "checkpoints", "state"]),
+    help="Of which contract: the workflow host's, DurableEngine's, or the state backend's.",
 )
-@click.option("--schema", help="The schema that is to hold the tables; wfc or durable by default.")
+@click.option("--schema", help="The schema that is to hold the tables; wfc, durable or state by default.")
 @click.option("--table-prefix", default="", help="What the name of each table begins with.")
 @click.option("--grant-to", help="The role that is to use the tables, where another one is to own them.")
 @click.option(
@@ -105,13 +103,15 @@ def schema(tables: str, schema: str | None, table_prefix: str, grant_to: str | N
 
     For an administrator to run, where the application's role may not create them.
     """
-    from wfe_fast.postgres import checkpoint_schema_script, schema_script
+    from wfe_fast.postgres import checkpoint_schema_script, schema_script, state_schema_script
 
-    if tables == "checkpoints":
-        text = checkpoint_schema_script(schema or "durable", table_prefix, grant_to=grant_to, from_version=from_version)
-    else:
-        text = schema_script(schema or "wfc", table_prefix, grant_to=grant_to, from_version=from_version)
-    click.echo(text, nl=False)
+    scripts = {
+        "persistence": (schema_script, "wfc"),
+        "checkpoints": (checkpoint_schema_script, "durable"),
+        "state": (state_schema_script, "state"),
+    }
+    script, usual = scripts[tables]
+    click.echo(script(schema or usual, table_prefix, grant_to=grant_to, from_version=from_version), nl=False)
     return 0
 
 

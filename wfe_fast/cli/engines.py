@@ -69,10 +69,9 @@ class HostEngine:
 def open_engine(name: str, database: str) -> Iterator[Engine]:
     """The engine of this name on a database (a URL), until the block ends."""
     if name == STATE:
-        from wfe_fast.cli.state_engine import StateEngine
-        from wfe_fast.sqlite import SqliteBackend
+        from wfe_fast.cli.state_engine import StateEngine, open_state
 
-        with SqliteBackend.open(database) as backend:
+        with open_state(database) as backend:
             yield StateEngine(backend)
     elif name == DURABLE:
         from wfe_fast.cli.durable_engine import CheckpointEngine, open_checkpoints

@@ -116,10 +116,7 @@ def _errors(report: Report) -> Table:
 _LOOK = "import sys, wfe_fast; print(wfe_fast.open_provider(sys.argv[1]).list_workflows(limit=1).items[0])"
 
 
-_LOOK_AT_STATE = (
-    "import sys; from wfe_fast.sqlite import SqliteBackend; "
-    "print(SqliteBackend.open(sys.argv[1]).list_executions(limit=1)[0])"
-)
+_LOOK_AT_STATE = "import sys; from wfe_fast.{0} import {1}; print({1}.connect(sys.argv[1]).list_executions(limit=1)[0])"
 
 
 _LOOK_AT_CHECKPOINTS = (
@@ -129,13 +126,12 @@ _LOOK_AT_CHECKPOINTS = (
 
 def _look(report: Report) -> str:
     """A program that shows the first workflow."""
+    module = "sqlite" if report.database.startswith("sqlite:") else "postgres"
     if report.engine == STATE:
-        return _LOOK_AT_STATE
-    if report.engine != DURABLE:
-        return _LOOK
-    on_sqlite = report.database.startswith("sqlite:")
-    store = ("sqlite", "SqliteCheckpointStore") if on_sqlite else ("postgres", "PostgresCheckpointStore")
-    return _LOOK_AT_CHECKPOINTS.format(*store)
+        return _LOOK_AT_STATE.format(module, f"{module.capitalize()}Backend")
+    if report.engine == DURABLE:
+        return _LOOK_AT_CHECKPOINTS.format(module, f"{module.capitalize()}CheckpointStore")
+    return _LOOK
 
 
 def without_password(url: str) -> str:

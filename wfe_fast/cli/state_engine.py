@@ -22,7 +22,6 @@ from wfe_fast.cli.results import Results
 from wfe_fast.cli.steplog import StepLog
 from wfe_fast.cli.steps import DEFINITION, STEPS, FileJob, FileSteps, Named
 from wfe_fast.errors import DuplicateExecutionError, InvalidTransitionError, LeaseLostError, SequenceConflictError
-from wfe_fast.sqlite import SqliteBackend
 from wfe_fast.state import (
     Event,
     MaterializedState,
@@ -50,6 +49,17 @@ _ATTEMPTS = 1000
 _POLL = 0.05
 _PAGE = 1000
 _ENDED = (WorkflowStatus.COMPLETED, WorkflowStatus.FAILED)
+
+
+def open_state(database: str) -> StateBackend:
+    """The backend on a database (a URL), with its tables."""
+    if database.startswith("sqlite:"):
+        from wfe_fast.sqlite import SqliteBackend
+
+        return SqliteBackend.open(database)
+    from wfe_fast.postgres import PostgresBackend
+
+    return PostgresBackend.open(database)
 
 
 class StateEngine:
@@ -198,7 +208,7 @@ def work_items(
 ) -> None:
     """Work on files until the parent lets go of the other end of `lifeline`."""
     logging.getLogger("wfe_fast").addHandler(logging.NullHandler())
-    with SqliteBackend.open(database) as backend:
+    with open_state(database) as backend:
         source = FileSource(backend, log, lease)
         loop = WorkerLoop(source, workers=1, lease=lease, poll_interval=_POLL, name="demo")
         loop.start()

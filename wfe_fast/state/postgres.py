@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib import resources
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wfe_fast.clock import Clock, Duration
@@ -47,14 +48,8 @@ MIGRATIONS = load_migrations("wfe_fast.state.migrations", "postgres")
 #: The name of this contract's line of migrations.
 LINE = "state"
 
-#: What a role that uses the tables gets besides them. Not inherited, or the policies for the views would bind it always.
-_LEND_ROLE = """DO $lend$
-BEGIN
-    IF current_setting('server_version_num')::int >= 160000 AND EXISTS (SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = '{schema}_scoped') THEN
-        EXECUTE 'GRANT "{schema}_scoped" TO ' || <text> || ' WITH INHERIT FALSE, SET TRUE';
-    END IF;
-END $lend$;
-"""
+#: What a role that uses the tables gets besides them.
+_LEND_ROLE = resources.files("wfe_fast.state").joinpath("lend_role.postgres.sql").read_text(encoding="utf-8")
 
 #: The name of the views' role is the schema's and this.
 _ROLE = "{}_scoped"

@@ -1,12 +1,13 @@
 -- The operations that read and then write, one function each: so each is one call, one round trip, one transaction. In a function every
 -- statement sees what was committed before it began (READ COMMITTED), also behind a lock for which it has just waited; in a single
 -- statement it would still see the moment at which the statement began.
--- Times come and go as microseconds since the epoch; `p_now` is null where the server's clock decides. Lists come as JSON text. `p_tenant` is the scope of
--- the store, null where it serves all tenants: it stands in every statement that names a row by a caller's id. `p_every` and `p_keep` are the
--- store's options for snapshots.
+-- Times come and go as microseconds since the epoch; `p_now` is null where the server's clock decides. Lists come as JSON text. `p_tenant` is the
+-- scope of the store, null where it serves all tenants: it stands in every statement that names a row by a caller's id. `p_every` and `p_keep`
+-- are the store's options for snapshots.
 --
 -- `SET enable_seqscan = off`: a queue that was empty when its table was last looked at may hold 100,000 items a minute later, and the plans that
 -- a connection keeps would go on reading the table as it lies. With it they are made for the indexes, also in the functions that are called.
+-- `SET plan_cache_mode`: nothing here has to know the parameters, and a claim that is planned each time takes three times as long.
 --
 -- Who locks what, so that nobody waits in a circle: an execution's row, then items, then logs (several in the order of their numbers), then
 -- what a tenant has used, and after that nothing that others wait for.
@@ -89,7 +90,7 @@ CREATE FUNCTION @state_lock_limits(p_tenant TEXT) RETURNS void LANGUAGE sql VOLA
 $$;
 
 CREATE FUNCTION @state_store_workflow(p_tenant TEXT, p_id TEXT, p_version TEXT, p_ir TEXT, p_created BIGINT, p_now BIGINT)
-RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
+RETURNS void LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     most INT := (@state_admit(p_tenant, @state_now(p_now)) ->> 'max_workflows')::int;
 BEGIN
@@ -272,7 +273,7 @@ RETURNS void LANGUAGE sql VOLATILE AS $$
 $$;
 
 CREATE FUNCTION @state_append(p_id UUID, p_tenant TEXT, p_expected BIGINT, p_events TEXT, p_every INT, p_keep INT, p_now BIGINT)
-RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off AS $$
+RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE x RECORD;
 BEGIN
     SELECT seq, tenant_id INTO x FROM @state_executions WHERE id = p_id AND (p_tenant IS NULL OR tenant_id = p_tenant);
@@ -283,7 +284,8 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @state_write_snapshot(p_execution_id UUID, p_tenant TEXT, p_at BIGINT, p_id UUID, p_status TEXT, p_last BIGINT,
-    p_created BIGINT, p_state TEXT, p_completed TEXT, p_active TEXT, p_keep INT) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    p_created BIGINT, p_state TEXT, p_completed TEXT, p_active TEXT, p_keep INT) RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE x RECORD;
 BEGIN
     SELECT seq, tenant_id INTO x FROM @state_executions WHERE id = p_execution_id AND (p_tenant IS NULL OR tenant_id = p_tenant);
@@ -297,7 +299,7 @@ END $$;
 
 -- What a fold needs, in one statement's view of the store: first the last snapshot, or the input where there is none, then the events behind it.
 CREATE FUNCTION @state_materialize(p_id UUID, p_tenant TEXT) RETURNS TABLE (sequence BIGINT, type TEXT, kind TEXT, status TEXT, completed TEXT,
-    active TEXT, last BIGINT) LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+    active TEXT, last BIGINT) LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     x RECORD;

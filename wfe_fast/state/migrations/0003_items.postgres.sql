@@ -26,7 +26,8 @@ BEGIN
     RETURN made;
 END $$;
 
-CREATE FUNCTION @state_create_execution(p_tenant TEXT, p_row TEXT, p_now BIGINT) RETURNS void LANGUAGE sql VOLATILE SET enable_seqscan = off AS $$
+CREATE FUNCTION @state_create_execution(p_tenant TEXT, p_row TEXT, p_now BIGINT) RETURNS void LANGUAGE sql VOLATILE
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
     SELECT @state_add_execution(p_tenant, p_row, @state_now(p_now))
 $$;
 
@@ -44,7 +45,7 @@ END $$;
 
 -- `p_from` = the statuses that lead to the wanted one.
 CREATE FUNCTION @state_change_status(p_id UUID, p_tenant TEXT, p_to TEXT, p_from TEXT, p_final BOOLEAN, p_now BIGINT) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE x RECORD;
 BEGIN
     SELECT seq, status INTO x FROM @state_executions WHERE id = p_id AND (p_tenant IS NULL OR tenant_id = p_tenant) FOR NO KEY UPDATE;
@@ -59,7 +60,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @state_patch_append(p_id UUID, p_tenant TEXT, p_key TEXT, p_value TEXT, p_now BIGINT) RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     x RECORD;
     state JSON;
@@ -104,7 +105,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @state_enqueue(p_execution_id UUID, p_tenant TEXT, p_row TEXT, p_now BIGINT) RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     x RECORD;
     moment TIMESTAMPTZ;
@@ -190,7 +191,7 @@ $$;
 
 CREATE FUNCTION @state_claim(p_worker TEXT, p_queues TEXT, p_tenant TEXT, p_length BIGINT, p_limit INT, p_sweep INT, p_error TEXT,
     p_every INT, p_keep INT, p_now BIGINT) RETURNS SETOF @state_item LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET enable_sort = off SET enable_bitmapscan = off AS $$
 DECLARE
     moment TIMESTAMPTZ := @state_now(p_now);
     queues TEXT[] := ARRAY(SELECT json_array_elements_text(p_queues::json));
@@ -233,7 +234,8 @@ END $$;
 -- ---- how a lease ends ------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION @state_fail(p_id UUID, p_fence BIGINT, p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT)
-RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM 1 FROM @state_items i WHERE i.id = p_id AND i.fence = p_fence
         AND (p_tenant IS NULL OR i.tenant_id = p_tenant) FOR NO KEY UPDATE;
@@ -245,7 +247,7 @@ END $$;
 
 CREATE FUNCTION @state_reclaim(p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT)
 RETURNS TABLE (item @state_item, new_attempt INT, delay_ms BIGINT) LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET enable_sort = off SET enable_bitmapscan = off AS $$
 DECLARE
     moment TIMESTAMPTZ := @state_now(p_now);
     queue TEXT := '';
@@ -263,7 +265,7 @@ END $$;
 
 -- Without a fence it is taken from whoever holds it, in any status.
 CREATE FUNCTION @state_bury(p_id UUID, p_fence BIGINT, p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     i @state_items;
     moment TIMESTAMPTZ;

@@ -1,7 +1,7 @@
 -- Changes that belong together, effects, tokens, and what has been kept long enough.
 
 CREATE FUNCTION @state_start(p_tenant TEXT, p_id UUID, p_row TEXT, p_events TEXT, p_status TEXT, p_item TEXT, p_every INT, p_keep INT,
-    p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     moment TIMESTAMPTZ := @state_now(p_now);
     made BIGINT := @state_add_execution(p_tenant, p_row, moment);
@@ -14,7 +14,7 @@ END $$;
 
 -- The execution is locked against others who schedule in it, so that the same call at the same time is seen as such.
 CREATE FUNCTION @state_schedule(p_execution_id UUID, p_tenant TEXT, p_event_id UUID, p_events TEXT, p_item_id UUID, p_item TEXT, p_every INT,
-    p_keep INT, p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    p_keep INT, p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     x RECORD;
     known BIGINT;
@@ -38,7 +38,7 @@ END $$;
 
 CREATE FUNCTION @state_commit_turn(p_id UUID, p_fence BIGINT, p_tenant TEXT, p_status TEXT, p_execution_id UUID, p_node TEXT, p_events TEXT,
     p_key TEXT, p_result TEXT, p_snapshot BOOLEAN, p_every INT, p_keep INT, p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     i RECORD;
     moment TIMESTAMPTZ;
@@ -64,7 +64,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @state_finish(p_id UUID, p_tenant TEXT, p_event_id UUID, p_events TEXT, p_to TEXT, p_from TEXT, p_every INT, p_keep INT,
-    p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    p_now BIGINT) RETURNS TEXT LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     x RECORD;
     known RECORD;
@@ -94,7 +94,8 @@ END $$;
 
 -- Nothing = the key is the caller's.
 CREATE FUNCTION @state_reserve(p_key TEXT, p_execution_id UUID, p_tenant TEXT, p_node TEXT, p_owner TEXT, p_fence BIGINT, p_length BIGINT,
-    p_now BIGINT, OUT result TEXT, OUT owner TEXT, OUT until BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    p_now BIGINT, OUT result TEXT, OUT owner TEXT, OUT until BIGINT) LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     x RECORD;
     moment TIMESTAMPTZ;
@@ -129,7 +130,7 @@ END $$;
 -- ---- tokens ----------------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION @state_create_token(p_id TEXT, p_tenant TEXT, p_hash TEXT, p_name TEXT, p_role TEXT, p_expires BIGINT, p_now BIGINT)
-RETURNS BIGINT LANGUAGE plpgsql SET enable_seqscan = off AS $$
+RETURNS BIGINT LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE moment TIMESTAMPTZ := @state_now(p_now);
 BEGIN
     IF NOT EXISTS (SELECT 1 FROM @state_tenants WHERE id = p_tenant) THEN
@@ -142,7 +143,8 @@ END $$;
 
 -- Whose secret it is; its use is noted where the last note is older than `p_every` microseconds.
 CREATE FUNCTION @state_validate_token(p_hash TEXT, p_every BIGINT, p_now BIGINT) RETURNS TABLE (id TEXT, name TEXT, role TEXT, created BIGINT,
-    expires BIGINT, tenant_id TEXT, last_used BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    expires BIGINT, tenant_id TEXT, last_used BIGINT) LANGUAGE plpgsql
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     moment TIMESTAMPTZ := @state_now(p_now);
@@ -163,7 +165,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @state_rotate_token(p_old TEXT, p_tenant TEXT, p_new TEXT, p_hash TEXT, p_now BIGINT) RETURNS TABLE (tenant_id TEXT, name TEXT,
-    role TEXT, created BIGINT, expires BIGINT) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+    role TEXT, created BIGINT, expires BIGINT) LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     moment TIMESTAMPTZ := @state_now(p_now);
@@ -183,7 +185,7 @@ END $$;
 
 -- Delete what ended before a moment, tenant by tenant, since that is how the indexes are. What somebody has locked is left for the next time.
 CREATE FUNCTION @state_purge(p_what TEXT, p_tenant TEXT, p_cutoff BIGINT, p_limit INT) RETURNS BIGINT LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     before TIMESTAMPTZ := @state_moment(p_cutoff);
     tenant TEXT;
@@ -212,7 +214,7 @@ END $$;
 
 -- The events of executions that ended before a moment, of `p_limit` executions at most. What they say stays: a snapshot takes their place.
 CREATE FUNCTION @state_purge_events(p_tenant TEXT, p_cutoff BIGINT, p_limit INT, p_keep INT, p_now BIGINT) RETURNS BIGINT
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     before TIMESTAMPTZ := @state_moment(p_cutoff);
     moment TIMESTAMPTZ := @state_now(p_now);

@@ -1,7 +1,7 @@
 """Contract B: executions of workflows that are plain functions, and the checkpoints by which they go on after a crash.
 
-`contract` is the specification, `models` what is stored. A store is opened by the façade of its database, `wfe_fast.sqlite`; it serves
-`wfe_fast.durable`, and any engine of one's own.
+`contract` is the specification, `models` what is stored. A store is opened by the façade of its database, `wfe_fast.sqlite` or
+`wfe_fast.postgres`; it serves `wfe_fast.durable`, and any engine of one's own.
 """
 
 from wfe_fast.checkpoints.contract import CheckpointStore, CheckpointTransaction

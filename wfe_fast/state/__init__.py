@@ -1,6 +1,7 @@
 """Contract C: event-sourced executions, leased work items, tenants and tokens. These are its models; a backend comes from
-`wfe_fast.sqlite`."""
+`wfe_fast.sqlite` or `wfe_fast.postgres`."""
 
+from wfe_fast.state.budget import BudgetState
 from wfe_fast.state.contract import StateBackend
 from wfe_fast.state.events import (
     KINDS,
@@ -99,6 +100,7 @@ __all__ = [
     "ApprovalReceived",
     "AutonomyLimitReached",
     "BudgetExceeded",
+    "BudgetState",
     "ChildWorkflowCompleted",
     "ChildWorkflowFailed",
     "ChildWorkflowStarted",

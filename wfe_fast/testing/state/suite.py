@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wfe_fast.testing.state.argument_suite import StateArgumentSuite
+from wfe_fast.testing.state.budget_suite import BudgetSuite
 from wfe_fast.testing.state.event_suite import EventSuite
 from wfe_fast.testing.state.execution_suite import ExecutionSuite
 from wfe_fast.testing.state.item_suite import DeadLetterSuite, LeaseEndSuite, LeaseFencingSuite, QueueSuite
@@ -19,6 +20,9 @@ class StateSuite:
 
     class TestEvents(EventSuite):
         """Events and snapshots."""
+
+    class TestBudgets(BudgetSuite):
+        """Budgets in states."""
 
     class TestQueues(QueueSuite):
         """Enqueue and claim."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -98,10 +99,11 @@ class Trap:
 
 @pytest.fixture(scope="module")
 def schema(postgres_dsn: str) -> Iterator[str]:
-    name = "wfe_test_state_traps"
+    name = f"wfe_test_state_traps_{os.getpid()}"  # several processes may test on one server
     yield name
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute(f"SET client_min_messages = warning; DROP SCHEMA IF EXISTS {name} CASCADE".encode())
+        connection.execute(f"SET client_min_messages = warning; DROP SCHEMA IF EXISTS {name} CASCADE;".encode())
+        connection.execute(f"DROP ROLE IF EXISTS {name}_scoped".encode())
 
 
 @pytest.fixture(scope="module")

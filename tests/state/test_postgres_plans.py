@@ -3,6 +3,7 @@ indexes, and visits hardly more rows than it returns or changes. Statements insi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,13 +133,14 @@ class Store:
 def opened(dsn: str, schema: str) -> Iterator[Store]:
     """A new store in a schema of this name."""
     clock = ManualClock()
+    schema = f"{schema}_{os.getpid()}"  # several processes may test on one server
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"SET client_min_messages = warning; DROP SCHEMA IF EXISTS {schema} CASCADE".encode())
         # The plan that serves all parameters, as a statement gets it that was executed a few times.
         connection.execute("SET plan_cache_mode = force_generic_plan; SET stats_fetch_consistency = none")
         with PostgresBackend.open(pool=HeldConnection(connection, dsn), schema=schema, clock=clock) as backend:
             yield Store(backend, connection, schema, clock)
-        connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+        connection.execute(f"DROP SCHEMA {schema} CASCADE; DROP ROLE {schema}_scoped".encode())
 
 
 # -- every method ------------------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,10 @@ What holds for every method:
   tokens and money left for the month, else `TenantSuspendedError` or `TenantLimitError`; `TenantNotFoundError` where there is no
   such tenant. Everything else goes on, so that what runs can end.
 - Durations are seconds, or a timedelta.
+- **A connection that breaks** in the middle of a call, where the database is at its other end: what may be done twice without harm is done
+  again, which are all reads, `append_event`, `append_events`, `write_snapshot`, `schedule_node`, `finish_execution`, `renew_lease`,
+  `reserve_tool_effect`, `validate_token` and `revoke_token`. Of anything else that may have been stored `CommitOutcomeUnknownError` says that
+  nobody knows; a lease that was claimed then runs out.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def postgres_schema(postgres_dsn: str) -> Iterator[str]:
     """A name for a schema that is not there yet. What a test makes under it is dropped at the end."""
     name = f"wfe_test_{uuid.uuid4().hex}"
     yield name
-    _execute(postgres_dsn, f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+    _drop(postgres_dsn, name)
 
 
 @pytest.fixture
@@ -72,7 +72,12 @@ def postgres_used_schemas(postgres_dsn: str) -> Iterator[dict[Path, list[str]]]:
     used: dict[Path, list[str]] = {}
     yield used
     for name in chain.from_iterable(used.values()):
-        _execute(postgres_dsn, f'DROP SCHEMA IF EXISTS "{name}" CASCADE')
+        _drop(postgres_dsn, name)
+
+
+def _drop(dsn: str, schema: str) -> None:
+    """Drop a schema, and the role of the state backend's views, which is the server's."""
+    _execute(dsn, f'DROP SCHEMA IF EXISTS "{schema}" CASCADE; DROP ROLE IF EXISTS "{schema}_scoped"')
 
 
 def _empty(dsn: str, schema: str) -> bool:

@@ -16,7 +16,7 @@ from wfe_fast.cli.report import without_password
 from wfe_fast.cli.steplog import LINE_LENGTH
 from wfe_fast.database.postgres_server import NOT_DURABLE, PostgresServer
 from wfe_fast.persistence.postgres import MIGRATIONS
-from wfe_fast.postgres import PostgresCheckpointStore, PostgresPersistenceProvider
+from wfe_fast.postgres import PostgresBackend, PostgresCheckpointStore, PostgresPersistenceProvider
 from wfe_fast.testing.waiting import wait_until
 
 pytestmark = pytest.mark.once
@@ -100,6 +100,18 @@ def test_the_tables_of_checkpoints(postgres_dsn: str, postgres_schema: str) -> N
     with PostgresCheckpointStore(postgres_dsn, postgres_schema) as store:
         assert store.validate_schema()
         assert store.schema_version > 0
+
+
+def test_the_schema_of_a_state_backend(postgres_dsn: str, postgres_schema: str) -> None:
+    printed = schema_command("--tables", "state", "--schema", postgres_schema, "--table-prefix", "p_")
+    assert printed.returncode == 0, printed.stderr
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.pgconn.exec_(b"SET client_min_messages = warning")
+        result = connection.pgconn.exec_(printed.stdout.encode())
+        assert result.error_message == b""
+    with PostgresBackend.open(postgres_dsn, postgres_schema, "p_") as backend:
+        assert [tenant.id for tenant in backend.list_tenants()] == ["default"]
+        assert backend.for_tenant("default").list_executions() == []
 
 
 def test_a_schema_that_is_no_name() -> None:

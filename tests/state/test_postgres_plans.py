@@ -298,3 +298,21 @@ def test_managing_calls_are_walks_too(crowded: Store) -> None:
     for label in ("update_tenant", "bump_store_term"):
         MANAGING[label](crowded.backend, owned)
         assert crowded.cost_of(partial(MANAGING[label], crowded.backend, owned)).scanned <= _small_tables(crowded)
+
+
+def test_an_empty_queue_costs_no_write(crowded: Store) -> None:
+    """No transaction gets a number, which only one that writes or locks something needs."""
+
+    def next_number() -> int:
+        row = crowded.connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
+        assert row is not None
+        return int(row[0])
+
+    views = (crowded.backend, crowded.backend.for_tenant("t1"), crowded.backend.for_tenant("nobody"))
+    for view in views:
+        view.claim_work_item("w", ["model"])
+    before = next_number()
+    for view in views:
+        assert view.claim_work_item("w", ["model", "general"]) is None
+        assert view.reclaim_expired_leases().retryable == []
+    assert next_number() == before

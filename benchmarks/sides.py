@@ -40,7 +40,7 @@ class Stores:
 
 
 PROVIDERS = Stores(
-    SqlitePersistenceProvider,
+    lambda path, synchronous: SqlitePersistenceProvider(path, synchronous=synchronous),
     lambda dsn, schema: PostgresPersistenceProvider(dsn, schema=schema, max_connections=_CONNECTIONS),
 )
 BACKENDS = Stores(

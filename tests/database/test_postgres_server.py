@@ -19,6 +19,8 @@ from wfe_fast.database.postgres_server import NOT_DURABLE, PostgresServer
 from wfe_fast.errors import InvalidStateError, InvalidValueError, StoreUnavailableError
 from wfe_fast.testing.waiting import Background, wait_until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
@@ -268,8 +270,6 @@ def test_it_runs_for_an_ordinary_user() -> None:
     source = """
 import pwd, tempfile
 from wfe_fast.database import postgres_binaries
-
-pytestmark = pytest.mark.once
 server.close()
 programs = postgres_binaries.find_programs()
 if os.geteuid() == 0:

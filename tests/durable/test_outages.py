@@ -20,6 +20,8 @@ from wfe_fast.postgres import PostgresCheckpointStore
 from wfe_fast.sqlite import SqliteCheckpointStore
 from wfe_fast.testing.waiting import wait_until
 
+pytestmark = pytest.mark.once
+
 S = ExecutionStatus
 
 #: Seconds; nobody waits for them but the call whose time-out is this.
@@ -29,7 +31,6 @@ AWAY = 5
 HOLDER = """
 import sys, apsw
 
-pytestmark = pytest.mark.once
 connection = apsw.Connection(sys.argv[1])
 connection.set_busy_timeout(30_000)
 connection.execute("BEGIN IMMEDIATE")

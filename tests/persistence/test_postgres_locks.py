@@ -187,10 +187,12 @@ def test_two_blocks_that_publish_to_each_other_and_drop_their_own(open_provider:
     with open_provider() as provider:
         for id, key in (("a", "to a"), ("b", "to b")):
             waiting_workflow(provider, id=id, key=key)
-        published, dropped = Barrier(2), Barrier(2)
+        opened, published, dropped = Barrier(2), Barrier(2), Barrier(2)
 
         def block(own: str, other: str) -> int:
             with provider.transaction(workflows=[own], publishes=[(NAME, f"to {other}")]) as tx:
+                tx.count_workflows()  # opens it, so that each has locked its own before the other one delivers
+                opened.wait(PATIENCE)
                 tx.publish_event(an_event(id=f"from {own}", event_key=f"to {other}"))
                 tx.count_workflows()  # sends it
                 published.wait(PATIENCE)

@@ -145,14 +145,16 @@ class _PlannedError(Exception):
     pass
 
 
-def undone(store: Store, call: Callable[..., object]) -> tuple[Visits, Visits, object]:
+def undone(
+    store: Store, call: Callable[..., object], look: Callable[[Store], Visits] = visited
+) -> tuple[Visits, Visits, object]:
     """What a call visited, and its result; in the end it never was."""
     with suppress(_PlannedError), store.provider.transaction() as tx:
         tx.get_subscriptions("nothing", "none", FAR)
-        before = visited(store)
+        before = look(store)
         result = call(Both(tx, store.provider), store.world)
         tx.get_subscriptions("nothing", "none", FAR)  # sends what was gathered
-        after = visited(store)
+        after = look(store)
         raise _PlannedError
     return before, after, result
 
@@ -218,7 +220,8 @@ def sorts_of(store: Store, call: Callable[..., object]) -> int:
     store.connection.execute("DISCARD PLANS; SET debug_print_plan = on; SET client_min_messages = log")
     store.connection.add_notice_handler(note)
     try:
-        undone(store, call)
+        # Without a look at what was visited: that statement of ours sorts where the server has many tables.
+        undone(store, call, lambda _: {})
     finally:
         store.connection.remove_notice_handler(note)
         store.connection.execute("RESET debug_print_plan; RESET client_min_messages")

@@ -199,7 +199,8 @@ def crash(opener: Opener, folder: Path, workflow: str, kill_before: int = 0, kil
     """One crash, and what follows from it; False where there was none."""
     folder.mkdir()
     code = end_of(forked(first, opener, folder, workflow, kill_before, kill_at))
-    assert code == (0 if (folder / "survived").exists() else -signal.SIGKILL), code
+    # A call to be killed at may come after the last one that was measured, by when the workflow has ended.
+    assert code == -signal.SIGKILL or (code == 0 and (folder / "survived").exists()), code
     for child in [forked(again, opener, folder, workflow, 1) for _ in range(2)]:
         assert end_of(child) == 0
     assert end_of(forked(report, opener, folder, int(code != 0))) == 0

@@ -196,10 +196,12 @@ def test_a_connection_that_is_ended_at_every_row(
                 assert trap.dump() == before, f"ended at row {row}"
                 continue
             sprung = trap.sprung()
+            if label in PASSING_OVER:
+                # Some rows were perhaps still locked by the connection that had been ended: what was left out, the next call takes.
+                trap.set(0, kill=False)
+                WRITES[label](view, owned)
         found = sizes(trap.dump())
         found["state_tenants"] = whole["state_tenants"]
-        if label in PASSING_OVER and trap.dump() == before:
-            continue  # the rows were still locked by the connection that had been ended
         assert found == whole, f"ended at row {row}"
         if not sprung:
             break

@@ -460,10 +460,13 @@ def test_run_serves_until_a_signal_and_then_stops_gracefully(provider: Persisten
     before = signal.getsignal(number)
 
     def send() -> None:
-        assert gate.inside.wait(PATIENCE)
-        os.kill(os.getpid(), number)
-        wait_until(lambda: gate.contexts[0].stopping, "the step is told")
-        gate.leave.set()
+        try:
+            assert gate.inside.wait(PATIENCE)
+            os.kill(os.getpid(), number)
+            wait_until(lambda: gate.contexts[0].stopping, "the step is told")
+        finally:
+            gate.leave.set()
+            host.stop()
 
     sender = Background(send)
     assert host.run() is True

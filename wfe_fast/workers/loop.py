@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from wfe_fast.errors import InvalidStateError, StoreUnavailableError
@@ -22,7 +23,7 @@ Item = TypeVar("Item")
 
 log = logging.getLogger("wfe_fast.workers")
 
-#: Longest time, in seconds, that `WorkSource.wait` is asked to block: how quickly the dispatcher notices `stop`.
+#: Longest time, in seconds, that `WorkSource.wait` is asked to block: how quickly the dispatcher notices `stop`, and `wait_for_stop` a signal.
 _WAIT_SLICE = 0.25
 #: How often, in seconds, `WorkSource.maintain` is called while claims keep succeeding.
 _MAINTENANCE_INTERVAL = 0.2
@@ -102,7 +103,12 @@ class WorkerLoop(Generic[Item]):
         session = self._current()
         if session is not None:
             session.tell_end(woken)
-            woken.get()
+            while True:
+                # Again and again: Python runs a signal's handler between two of its instructions, so a signal that comes in the moment
+                # before the wait begins does not end it.
+                with suppress(queue.Empty):
+                    woken.get(timeout=_WAIT_SLICE)
+                    return
 
     def stop(self, timeout: float | None = None) -> bool:
         """Claim nothing more, give back what no worker has begun, and wait until the workers have ended.

@@ -34,7 +34,7 @@ def encode_json(value: Any, field: str) -> bytes:
         encoded = encode_line(value)
         if (
             _decode_any(encoded) == value
-            and ESCAPED_NUL not in encoded
+            and encoded.find(ESCAPED_NUL) < 0  # `in` is slower: it first takes bytes as a number
             # Each level takes two brackets, so that a short text needs no count.
             and (len(encoded) <= 2 * MAX_DEPTH or not too_deep(encoded))
         ):

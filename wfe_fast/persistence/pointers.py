@@ -129,7 +129,8 @@ def _checked_line(line: bytes, pointer: object, index: int) -> bytes:
         back == pointer
         and len(line) <= MAX_NAME  # then no name in it is longer
         and back.id
-        and (b"\\" not in line or ESCAPED_NUL not in line)
+        # `find`, not `in`, which first takes what it looks for as a number, and makes and drops an exception: 0.4 µs each.
+        and line.find(ESCAPED_NUL) < 0
         and (back.sleep_until is None or back.sleep_until.tzinfo is UTC)
         and (back.start_time is None or back.start_time.tzinfo is UTC)
         and (back.end_time is None or back.end_time.tzinfo is UTC)
@@ -170,7 +171,7 @@ def plan_changes(stored: Stored, lines: list[bytes], changed: list[int], pointer
         positions = _with_more(positions, len(lines) - length)
     for index in changed:
         line = lines[index]
-        nulls = nulls or b"null" in line
+        nulls = nulls or line.find(b"null") >= 0
         if index >= length:
             inserts.append((positions[index], ids[index], line.decode()))
         elif pointers[index].id == ids[index]:

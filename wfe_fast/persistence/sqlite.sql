@@ -5,8 +5,8 @@
 -- A workflow `w`. Its pointers come as one text of lines, in their order (the inner ORDER BY is that of the primary key: nothing is sorted).
 w.seq, w.id, w.name, w.root_workflow_id, w.definition_id, w.version, w.description, w.reference, w.next_execution, w.status, w.data,
     w.create_time, w.complete_time, w.revision, w.control, w.claim_fence, w.claims_without_commit,
-    (SELECT group_concat(doc, char(10)) FROM (SELECT doc FROM execution_pointers p WHERE p.workflow_id = w.id ORDER BY position)),
-    (SELECT max(position) FROM execution_pointers p WHERE p.workflow_id = w.id)
+    (SELECT group_concat(doc, char(10)) FROM (SELECT doc FROM pointers p WHERE p.workflow_id = w.id ORDER BY position)),
+    (SELECT max(position) FROM pointers p WHERE p.workflow_id = w.id)
 
 -- part: subscription
 id, workflow_id, step_id, execution_pointer_id, event_name, event_key, subscribe_as_of, subscription_data, external_token,
@@ -47,16 +47,16 @@ VALUES (:id, :name, :root_workflow_id, :definition_id, :version, :description, :
 RETURNING seq;
 
 -- name: insert_pointer(workflow_id, position, id, doc)
-INSERT INTO execution_pointers (workflow_id, position, id, doc) VALUES (:workflow_id, :position, :id, :doc);
+INSERT INTO pointers (workflow_id, position, id, doc) VALUES (:workflow_id, :position, :id, :doc);
 
 -- name: update_pointer(workflow_id, position, doc)
-UPDATE execution_pointers SET doc = :doc WHERE workflow_id = :workflow_id AND position = :position;
+UPDATE pointers SET doc = :doc WHERE workflow_id = :workflow_id AND position = :position;
 
 -- name: delete_pointer(workflow_id, position)
-DELETE FROM execution_pointers WHERE workflow_id = :workflow_id AND position = :position;
+DELETE FROM pointers WHERE workflow_id = :workflow_id AND position = :position;
 
 -- name: stored_pointers(workflow_id)
-SELECT position, id, doc FROM execution_pointers WHERE workflow_id = :workflow_id ORDER BY position;
+SELECT position, id, doc FROM pointers WHERE workflow_id = :workflow_id ORDER BY position;
 
 -- name: persist_step(seq, id, now, revision, control, fence, release, next_execution, data)
 -- What nearly every step changes. Columns that are not named here, and their indexes, are not touched.
@@ -258,7 +258,7 @@ WHERE seq = :seq;
 UPDATE workflows SET next_execution = min(coalesce(next_execution, :now), :now) WHERE id = :workflow_id;
 
 -- name: pointer_to_deliver(workflow_id, id)
-SELECT position, doc FROM execution_pointers WHERE workflow_id = :workflow_id AND id = :id;
+SELECT position, doc FROM pointers WHERE workflow_id = :workflow_id AND id = :id;
 
 -- name: make_due(workflow_id, now)
 UPDATE workflows SET revision = revision + 1, next_execution = min(coalesce(next_execution, :now), :now) WHERE id = :workflow_id;

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.compare`: run the benchmarks, and write what came out as JSON, as a Markdown table and as plots.
+"""`python -m benchmarks.compare`: run the benchmarks, and write what came out as JSON, as a Markdown table, as plots, and in the README.
 
 Words behind the command are pytest's: `--size small`, `-k durable`, `--originals` (builds the Rust originals with cargo), `--originals=PROGRAM`.
 """
@@ -17,10 +17,12 @@ import apsw
 import pytest
 
 from benchmarks.plots import draw
+from benchmarks.tables import whole, with_blocks
 from wfe_fast.clock import system_clock
 from wfe_fast.database.postgres_server import PostgresServer
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
 
 _VERSIONS = (
     "apsw",
@@ -41,9 +43,13 @@ def main(words: list[str]) -> int:
     if not found:
         return code or 1
     results = {"setting": _setting(words), "results": [_result(each) for each in found]}
+    if any(not word.startswith("--originals") for word in words):
+        print(whole(results))  # a part of it, or a small size: nothing to keep
+        return code
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    (RESULTS / "results.md").write_text(markdown(results))
+    (RESULTS / "results.md").write_text(whole(results))
+    README.write_text(with_blocks(README.read_text(), results))
     draw(results["results"], RESULTS)
     return code
 
@@ -80,37 +86,6 @@ def _processor() -> str:
 
 def _result(found: dict[str, Any]) -> dict[str, Any]:
     return {"name": found["name"], "file": Path(found["fullname"].partition("::")[0]).stem, **found["extra_info"]}
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The table: one line for each benchmark and whom it compares with."""
-    setting = results["setting"]
-    lines = [
-        f"Measured on {setting['date']} with `{setting['command']}`: {setting['machine']};",
-        ", ".join(f"{name} {number}" for name, number in setting["versions"].items()) + ".",
-        "Medians over the turns, quartiles in brackets. A ratio of 2 means: twice as fast as that one, turn against turn.",
-        "",
-        "| benchmark | ours, per second | beside | per second | ratio |",
-        "|---|---|---|---|---|",
-    ]
-    compared = [each for each in results["results"] if "ratio" in each]
-    for each in compared:
-        first = [
-            f"{each['file'].removeprefix('test_')}: {each['name'].removeprefix('test_')}",
-            _spread(each["per_second"]["ours"]),
-        ]
-        for name, ratio in each["ratio"].items():
-            lines.append("| " + " | ".join([*first, name, _spread(each["per_second"][name]), _spread(ratio)]) + " |")
-            first = ["", ""]
-    lines += ["", "| room | |", "|---|---|"]
-    for each in results["results"]:
-        lines += [f"| {name} | {value:,.4g} |" for name, value in each.get("sizes", {}).items()]
-    return "\n".join(lines) + "\n"
-
-
-def _spread(values: list[float]) -> str:
-    median, low, high = (f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values)
-    return f"{median} ({low}–{high})"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
+from benchmarks.tables import pairs
+
 Result = Mapping[str, Any]
 
 #: The file, its title, what its lines are of, and the benchmark's name, whose group is the x value.
@@ -37,14 +39,18 @@ def draw(results: Iterable[Result], folder: Path) -> None:
         points = [(int(match[1]), each) for each in found if (match := re.fullmatch(pattern, each["name"]))]
         if len(points) > 1:
             _save(folder / f"{name}.svg", title, lambda axes, points=points, label=label: _lines(axes, points, label))
-    peers = [
-        (f"{name}: {_short(each['name'])}", ratio)
-        for each in found
-        for name, ratio in each["ratio"].items()
-        if _is_peer(name)
-    ]
-    if peers:
-        _save(folder / "peers.svg", "times as fast, median and quartiles", lambda axes: _bars(axes, peers))
+    for name, side, which in (
+        ("peers", "ours", "each as it ships"),
+        ("peers-full", "ours, full", "ours with synchronous=full"),
+    ):
+        bars = [
+            (f"{other}: {_short(each['name'])}", ratio)
+            for each in found
+            for own, other, ratio in pairs(each)
+            if own == side and _is_peer(other)
+        ]
+        if bars:
+            _save(folder / f"{name}.svg", f"times as fast, {which}", lambda axes, bars=bars: _bars(axes, bars))
 
 
 def _is_peer(name: str) -> bool:

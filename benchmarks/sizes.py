@@ -25,4 +25,4 @@ class Size:
         return min(full, max(5, round(full * self.share)))
 
 
-SIZES = {"small": Size(turns=3, share=0.05), "full": Size(turns=15, share=1.0)}
+SIZES = {"small": Size(turns=3, share=0.05), "full": Size(turns=9, share=1.0)}

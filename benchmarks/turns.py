@@ -40,6 +40,29 @@ class Calls:
         return taken / (number * self.units * threads)
 
 
+class Timed:
+    """Makes calls like another `Calls.make`, and keeps how many seconds each took."""
+
+    def __init__(self, make: Callable[[int], Call]) -> None:
+        self._make = make
+        self._taken: list[float] = []
+
+    def __call__(self, thread: int) -> Call:
+        call, keep = self._make(thread), self._taken.append
+
+        def timed() -> None:
+            begin = time.perf_counter()
+            call()
+            keep(time.perf_counter() - begin)
+
+        return timed
+
+    def milliseconds(self) -> dict[str, float]:
+        """Of all calls: what one in a thousand exceeded, and the longest."""
+        ordered = sorted(self._taken)
+        return {"p99.9": round(ordered[-1 - len(ordered) // 1000] * 1000, 2), "longest": round(ordered[-1] * 1000, 2)}
+
+
 @dataclass(frozen=True)
 class Spread:
     """A median and the quartiles around it."""
@@ -70,11 +93,13 @@ class Rates:
         """How many times as fast as another one, turn against turn."""
         return Spread.of([b / a for a, b in zip(self.seconds[name], self.seconds[to], strict=True)])
 
-    def as_info(self, name: str = "ours") -> dict[str, Any]:
-        """For the report of a benchmark: rates of all, and the ratios of `name` to the others, each as median and quartiles."""
+    def as_info(self) -> dict[str, Any]:
+        """For the report of a benchmark: rates of all, and the ratio of each side of ours to each other, as median and quartiles."""
+        ours = [name for name in self.seconds if name.startswith("ours")]
+        others = [name for name in self.seconds if name not in ours]
         return {
-            "per_second": {each: self.per_second(each).rounded() for each in self.seconds},
-            "ratio": {each: self.ratio(name, each).rounded() for each in self.seconds if each != name},
+            "per_second": {name: self.per_second(name).rounded() for name in self.seconds},
+            "ratio": {name: {other: self.ratio(name, other).rounded() for other in others} for name in ours},
         }
 
 

@@ -206,7 +206,10 @@ def _open(path: str) -> apsw.Connection:
     with _opening:
         if path != MEMORY:
             _create(path)
-        return apsw.Connection(path, flags=flags, statementcachesize=_CACHED_STATEMENTS)
+        connection = apsw.Connection(path, flags=flags, statementcachesize=_CACHED_STATEMENTS)
+    # A plan must not depend on what is bound: where it does, SQLite compiles the statement again for every new value.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    return connection
 
 
 def _create(path: str) -> None:

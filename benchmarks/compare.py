@@ -1,6 +1,7 @@
 """`python -m benchmarks.compare`: run the benchmarks, and write what came out as JSON, as a Markdown table, as plots, and in the README.
 
 Words behind the command are pytest's: `--size small`, `-k durable`, `--originals` (builds the Rust originals with cargo), `--originals=PROGRAM`.
+A part of it, or a small size, is printed and kept nowhere.
 """
 
 from __future__ import annotations

@@ -23,11 +23,13 @@ class Job:
     Args:
         fill: brings a new store into the state that the job needs, for so many threads.
         call: makes what the thread of this number does again and again.
+        share: the part of a turn's calls that it gets; less where it is slow.
     """
 
     name: str
     fill: Callable[[Any, int], None]
     call: Callable[[Any, int], Call]
+    share: float = 1.0
 
 
 #: So many objects lie ready for one turn, which has no more calls.

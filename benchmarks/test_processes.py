@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -21,6 +21,7 @@ from wfe_fast.sqlite import SqliteBackend, SqlitePersistenceProvider
 from wfe_fast.state.contract import StateBackend
 from wfe_fast.testing.racing import race_processes, values
 
+T = TypeVar("T")
 Compare = Callable[..., Rates]
 #: Does so many calls in the name of a worker, and returns how many seconds all and the longest took.
 Work = Callable[[Any, str, int], tuple[float, float]]
@@ -51,37 +52,42 @@ class Processes:
         return max(taken for taken, _ in found) / (each * self._number)
 
 
-def timed(job: Callable[[int], None], calls: int) -> tuple[float, float]:
-    """The seconds that all calls and the longest one took."""
-    begin = time.perf_counter()
-    worst = 0.0
-    for number in range(calls):
-        before = time.perf_counter()
-        job(number)
-        worst = max(worst, time.perf_counter() - before)
-    return time.perf_counter() - begin, worst
+class Stopwatch:
+    """Makes calls, and knows how long the longest took."""
+
+    def __init__(self) -> None:
+        self._begin = time.perf_counter()
+        self.longest = 0.0
+
+    def __call__(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
+        begin = time.perf_counter()
+        result = call(*args, **options)
+        self.longest = max(self.longest, time.perf_counter() - begin)
+        return result
+
+    def seconds(self) -> tuple[float, float]:
+        """Of all together, and of the longest call."""
+        return time.perf_counter() - self._begin, self.longest
 
 
 def work(provider: PersistenceProvider, name: str, calls: int) -> tuple[float, float]:
     """Claim a workflow, change it, and give it back."""
-
-    def job(number: int) -> None:
-        for claimed in provider.claim_runnable_instances(name, 1, lease=60):
+    watch = Stopwatch()
+    for number in range(calls):
+        for claimed in watch(provider.claim_runnable_instances, name, 1, lease=60):
             claimed.execution_pointers[5].retry_count = number
-            provider.persist_workflow(claimed, release=True)
-
-    return timed(job, calls)
+            watch(provider.persist_workflow, claimed, release=True)
+    return watch.seconds()
 
 
 def drain(backend: StateBackend, name: str, calls: int) -> tuple[float, float]:
     """Claim an item of the one queue and complete it."""
-
-    def job(_: int) -> None:
-        item = backend.claim_work_item(name, [QUEUE])
+    watch = Stopwatch()
+    for _ in range(calls):
+        item = watch(backend.claim_work_item, name, [QUEUE])
         assert item is not None
-        backend.complete_work_item(item)
-
-    return timed(job, calls)
+        watch(backend.complete_work_item, item)
+    return watch.seconds()
 
 
 def compare_numbers(

@@ -30,8 +30,9 @@ def test_on_sqlite(
     compare: Compare, size: Size, tmp_path: Path, synchronous: Literal["normal", "full"], number: int
 ) -> None:
     job = jobs(size.of(MANY), size.of(EVENTS))[number]
-    with on_sqlite(tmp_path, synchronous, job, size, CALLS, stores=BACKENDS) as sides:
-        compare(sides, calls=CALLS, at_least={"floor": LEAST})
+    calls = round(CALLS * job.share)
+    with on_sqlite(tmp_path, synchronous, job, size, calls, stores=BACKENDS) as sides:
+        compare(sides, calls=calls, at_least={"floor": LEAST})
 
 
 @each_job
@@ -39,8 +40,9 @@ def test_on_postgres(
     compare: Compare, size: Size, server: PostgresServer, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     job = jobs(size.of(MANY), size.of(EVENTS))[number]
-    with on_postgres(server, monkeypatch, job, size, CALLS, stores=BACKENDS) as sides:
-        compare(sides, calls=CALLS, at_least={"floor": LEAST})
+    calls = round(CALLS * job.share)
+    with on_postgres(server, monkeypatch, job, size, calls, stores=BACKENDS) as sides:
+        compare(sides, calls=calls, at_least={"floor": LEAST})
 
 
 @pytest.mark.parametrize("items", [100, MANY])

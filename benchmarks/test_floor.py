@@ -14,6 +14,8 @@ from benchmarks.sides import on_postgres, on_sqlite
 from benchmarks.sizes import Size
 from benchmarks.turns import Calls, Contestant, Rates, Timed
 from wfe_fast.database.postgres_server import PostgresServer
+from wfe_fast.persistence.contract import PersistenceProvider
+from wfe_fast.postgres import PostgresPersistenceProvider
 from wfe_fast.sqlite import SqlitePersistenceProvider
 
 Compare = Callable[..., Rates]
@@ -59,17 +61,32 @@ def test_persist_among_finished_on_postgres(
         compare(sides, calls=CALLS, threads=threads, at_least={"floor": LEAST, f"ours, {FINISHED} finished": 0.3})
 
 
-@pytest.mark.parametrize("threads", [8, 32])
+each_number = pytest.mark.parametrize("threads", [8, 32])
+
+
+@each_number
 @each_level
 def test_threads_on_sqlite(
     compare: Compare, benchmark: BenchmarkFixture, tmp_path: Path, synchronous: Literal["normal", "full"], threads: int
 ) -> None:
-    """Threads that share one provider, against one thread."""
     with SqlitePersistenceProvider(tmp_path / "store.db", synchronous=synchronous) as provider:
-        PERSIST.fill(provider, threads)
-        timed = Timed(lambda thread: PERSIST.call(provider, thread))
-        sides = {"ours": Calls(timed), "one thread": Single(Calls(lambda thread: PERSIST.call(provider, thread)))}
-        compare(sides, calls=CALLS_OF_THREADS // threads, threads=threads)
+        compare_threads(compare, benchmark, provider, threads)
+
+
+@each_number
+def test_threads_on_postgres(
+    compare: Compare, benchmark: BenchmarkFixture, server: PostgresServer, threads: int
+) -> None:
+    with PostgresPersistenceProvider(server.dsn, schema=f"threads_{threads}", max_connections=threads) as provider:
+        compare_threads(compare, benchmark, provider, threads)
+
+
+def compare_threads(compare: Compare, benchmark: BenchmarkFixture, provider: PersistenceProvider, threads: int) -> None:
+    """Threads that share one provider, against one thread."""
+    PERSIST.fill(provider, threads)
+    timed = Timed(lambda thread: PERSIST.call(provider, thread))
+    sides = {"ours": Calls(timed), "one thread": Single(Calls(lambda thread: PERSIST.call(provider, thread)))}
+    compare(sides, calls=CALLS_OF_THREADS // threads, threads=threads)
     benchmark.extra_info["milliseconds"] = timed.milliseconds()
 
 

@@ -1,4 +1,4 @@
-"""What each method costs on SQLite, in counts that are the same on every machine: statements, transactions, rows, bytes of the log."""
+"""What each method costs on SQLite, in counts that are the same on every machine: statements, transactions, syncs, rows, bytes of the log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from tests.persistence.reads import LOOKS
+from wfe_fast.database.sqlite_connection import Synchronous
 from wfe_fast.sqlite import SqlitePersistenceProvider
 from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.persistence.factories import a_workflow, pointers
@@ -98,6 +99,54 @@ def test_a_write_is_one_transaction_of_so_many_statements(
     statements = watch.statements[1:] if label in LOOKS_FIRST else watch.statements
     assert [statements[0], statements[-1]] == ["BEGIN IMMEDIATE", "COMMIT"]
     assert len(statements) - 2 == STATEMENTS.get(label, 1), statements
+
+
+class SyncedFile(apsw.VFSFile):
+    """A file that notes when it is forced to the disk."""
+
+    def __init__(self, name: str | apsw.URIFilename | None, flags: list[int], synced: list[str]) -> None:
+        self._name = Path(name.filename() if isinstance(name, apsw.URIFilename) else name or "").name
+        self._synced = synced
+        super().__init__("unix", name, flags)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802 (SQLite's name)
+        self._synced.append(self._name)
+        super().xSync(flags)
+
+
+class SyncedFiles(apsw.VFS):
+    """SQLite's files while it is registered; `synced` are the names of those that were forced to the disk, in order."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+        super().__init__("wfe-fast-synced", "unix", makedefault=True)
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> SyncedFile:  # noqa: N802
+        return SyncedFile(name, flags, self.synced)
+
+
+@pytest.fixture
+def files() -> Iterator[SyncedFiles]:
+    files = SyncedFiles()
+    yield files
+    files.unregister()
+
+
+@pytest.mark.parametrize(("synchronous", "expected"), [("normal", []), ("full", ["test.db-wal"])])
+@pytest.mark.parametrize("label", WRITES)
+def test_a_write_forces_the_log_to_the_disk_once_or_not_at_all(
+    files: SyncedFiles,
+    tmp_path: Path,
+    clock: ManualClock,
+    label: str,
+    synchronous: Synchronous,
+    expected: list[str],
+) -> None:
+    with SqlitePersistenceProvider(tmp_path / "test.db", synchronous=synchronous, clock=clock) as provider:
+        world = build_world(provider, clock)
+        files.synced.clear()
+        WRITES[label](provider, world)
+        assert files.synced == expected
 
 
 @pytest.mark.parametrize("label", LOOKS)

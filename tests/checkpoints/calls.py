@@ -134,4 +134,4 @@ REPEATED = {
     "delete_old_signals",
 }
 #: What a store has besides the methods of a transaction.
-OUTSIDE = {"migrate", "validate_schema", "transaction", "wait_for_work", "close"}
+OUTSIDE = {"migrate", "validate_schema", "transaction", "wait_for_work", "interrupt_waits", "close"}

@@ -38,6 +38,9 @@ class Source:
     chores: int = 0
     #: Says that something is due although nothing can be claimed.
     misleading: bool = False
+    interrupted: bool = False
+    #: Waits until it is interrupted, however long it takes.
+    endless: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def add(self, *jobs: Callable[[], object]) -> list[Item]:
@@ -56,7 +59,14 @@ class Source:
 
     def wait(self, timeout: float) -> bool:
         with self.changed:
-            return self.misleading or self.changed.wait_for(lambda: bool(self.queued or self.chores), timeout)
+            return self.misleading or self.changed.wait_for(
+                lambda: self.interrupted or bool(self.queued or self.chores), None if self.endless else timeout
+            )
+
+    def interrupt(self) -> None:
+        with self.changed:
+            self.interrupted = True
+            self.changed.notify_all()
 
     def maintain(self) -> bool:
         with self.changed:
@@ -190,6 +200,12 @@ def test_stop_is_quick_while_it_waits_and_it_can_start_again() -> None:
         assert (loop.running, loop.stopping) == (True, False)
         assert loop.stop(timeout=2) is True
         assert (loop.running, loop.stopping) == (False, True)
+
+
+def test_stop_interrupts_the_wait() -> None:
+    loop = WorkerLoop(Source(endless=True), workers=1, lease=30, poll_interval=600)
+    loop.start()
+    assert loop.stop(PATIENCE) is True
 
 
 def test_stop_waits_for_work_that_has_begun_and_says_where_it_goes_on() -> None:

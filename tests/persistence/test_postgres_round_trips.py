@@ -30,13 +30,14 @@ from wfe_fast.testing.proxy import WireProxy
 
 #: A method that knows the answer itself.
 SILENT = {"supports_scheduled_commands"}
-#: What a provider has besides the methods of a transaction. Each of them has a test of its own below.
+#: What a provider has besides the methods of a transaction. Each of them that talks to the database has a test of its own below.
 OUTSIDE = {
     "transaction",
     "process_commands",
     "next_due",
     "wait_for_work",
     "wait_for_status",
+    "interrupt_waits",
     "ensure_store_exists",
     "close",
 }

@@ -357,13 +357,19 @@ class CheckpointStore(CheckpointTransaction, Protocol):
         ...
 
     def wait_for_work(self, timeout: Duration, workflows: Iterable[str], without: Iterable[str] = ()) -> bool:
-        """Block until an execution of these workflows can be claimed or something is due to be woken; False after `timeout`.
+        """Block until an execution of these workflows can be claimed or something is due to be woken; False after `timeout`, or after
+        `interrupt_waits`.
 
         Args:
             timeout: how long at most.
             workflows: ids of workflows.
             without: ids of executions that do not count.
         """
+        ...
+
+    def interrupt_waits(self) -> None:
+        """Let each `wait_for_work` on this object that blocks now return at once: a worker that stops need not wait for its time. Any
+        thread may call it; harmless where nobody waits, and after `close`."""
         ...
 
     def close(self) -> None:

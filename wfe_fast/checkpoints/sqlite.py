@@ -20,6 +20,7 @@ from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import MEMORY, Synchronous
+from wfe_fast.database.waiting import Waitable
 
 T = TypeVar("T")
 
@@ -117,11 +118,8 @@ class SqliteCheckpointStore(StoreMethods):
     def _in_block(self) -> bool:
         return self._database.in_block()
 
-    def _change_count(self) -> int:
-        return self._database.changes.count
-
-    def _await_change(self, since: int, seconds: float) -> None:
-        self._database.changes.wait(since, seconds)
+    def _waitable(self) -> Waitable:
+        return self._database
 
     @property
     def path(self) -> str:

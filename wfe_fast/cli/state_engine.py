@@ -151,13 +151,17 @@ class FileSource:
         self._steps = FileSteps(log)
         self._lease = lease
         self._worker = f"demo-{os.getpid()}"
-        self._never = threading.Event()
+        self._interrupted = threading.Event()
 
     def claim(self, limit: int) -> Sequence[WorkItem]:
         return self._backend.claim_work_item(self._worker, [_QUEUE], lease=self._lease, limit=limit)
 
     def wait(self, timeout: float) -> bool:
-        return self._never.wait(min(timeout, _POLL))
+        self._interrupted.wait(min(timeout, _POLL))
+        return False
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
 
     def maintain(self) -> bool:
         return False

@@ -23,6 +23,8 @@ class ChangeSignal:
         self._condition = threading.Condition()
         self._waiting = 0
         self.count = 0
+        #: How often `interrupt` was called.
+        self.interrupts = 0
 
     def bump(self) -> None:
         """Say that this process has committed. To be called by one thread at a time (the writer)."""
@@ -31,6 +33,13 @@ class ChangeSignal:
         if self._waiting:
             with self._condition:
                 self._condition.notify_all()
+
+    def interrupt(self) -> None:
+        """End the waits of those who wait no longer than until this, and let everybody else look again. May be called by any thread."""
+        with self._condition:
+            self.interrupts += 1
+            self.count += 1
+            self._condition.notify_all()
 
     def wait(self, since: int, timeout: float) -> bool:
         """Block until the count is not `since` any more; False after `timeout` seconds."""

@@ -77,6 +77,10 @@ class EngineSource:
             return True
         return self._store.wait_for_work(timeout, self._registry.names, self._stuck())
 
+    def interrupt(self) -> None:
+        """End the wait."""
+        self._store.interrupt_waits()
+
     def maintain(self) -> bool:
         """Wake what is due."""
         return self._store.wake_due() > 0

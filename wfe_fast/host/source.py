@@ -39,6 +39,10 @@ class HostSource:
         """Block until a workflow, an event or a command may be due."""
         return self._provider.wait_for_work(timeout, definitions=self._engine.registry.keys)
 
+    def interrupt(self) -> None:
+        """End the wait."""
+        self._provider.interrupt_waits()
+
     def maintain(self) -> bool:
         """Deliver events whose time has come, and handle commands that are due."""
         handled = self._provider.process_commands(self._provider.clock(), self._handle)

@@ -494,11 +494,16 @@ class PersistenceProvider(PersistenceTransaction, Protocol):
         ...
 
     def wait_for_work(self, timeout: Duration, definitions: Iterable[tuple[str, int]] | None = None) -> bool:
-        """Block until `next_due` has come, be it by a change of any process, and return True; False after `timeout`.
+        """Block until `next_due` has come, be it by a change of any process, and return True; False after `timeout`, or after `interrupt_waits`.
 
         Raises:
             InvalidStateError: called inside a transaction block.
         """
+        ...
+
+    def interrupt_waits(self) -> None:
+        """Let each `wait_for_work` on this object that blocks now return at once: a worker that stops need not wait for its time. Any
+        thread may call it; harmless where nobody waits, and after `close`."""
         ...
 
     def wait_for_status(

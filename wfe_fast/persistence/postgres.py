@@ -18,6 +18,7 @@ from wfe_fast.database.postgres_clock import ServerClock
 from wfe_fast.database.postgres_names import Names
 from wfe_fast.database.postgres_pool import Pool
 from wfe_fast.database.postgres_schema import Schema
+from wfe_fast.database.waiting import Waitable
 from wfe_fast.errors import (
     ClaimLostError,
     CommitOutcomeUnknownError,
@@ -334,8 +335,5 @@ class PostgresPersistenceProvider(StoreMethods):
     def close(self) -> None:
         self._database.close()
 
-    def _await_change(self, since: int, seconds: float) -> None:
-        self._database.wait(since, seconds)
-
-    def _change_count(self) -> int:
-        return self._database.changes.count
+    def _waitable(self) -> Waitable:
+        return self._database

@@ -12,6 +12,7 @@ from wfe_fast.database.migrations import load_migrations
 from wfe_fast.database.sqlite import SqliteDatabase
 from wfe_fast.database.sqlite_block import Block
 from wfe_fast.database.sqlite_connection import Synchronous
+from wfe_fast.database.waiting import Waitable
 from wfe_fast.persistence.contract import PersistenceTransaction
 from wfe_fast.persistence.memory import Memory
 from wfe_fast.persistence.models import WorkflowInstance
@@ -166,8 +167,5 @@ class SqlitePersistenceProvider(StoreMethods):
         else:
             instance.__dict__["memory"] = memory
 
-    def _change_count(self) -> int:
-        return self._database.changes.count
-
-    def _await_change(self, since: int, seconds: float) -> None:
-        self._database.changes.wait(since, seconds)
+    def _waitable(self) -> Waitable:
+        return self._database

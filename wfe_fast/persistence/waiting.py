@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from functools import partial
 
 from wfe_fast.clock import Duration, checked_seconds, from_micros
+from wfe_fast.database.waiting import Waitable, wait_for, wait_until_due
 from wfe_fast.errors import InvalidStateError, WorkflowNotFoundError
 from wfe_fast.persistence.models import WorkflowStatus
 from wfe_fast.persistence.operations import Operations, one
@@ -18,12 +19,8 @@ class WaitingMethods(Operations):
     """The waiting methods of `contract.PersistenceProvider`."""
 
     @abstractmethod
-    def _change_count(self) -> int:
-        """A number that moves with every commit of this process, and with those of others that were noticed."""
-
-    @abstractmethod
-    def _await_change(self, since: int, seconds: float) -> None:
-        """Block until the number is not `since` any more, or for so many seconds; maybe less."""
+    def _waitable(self) -> Waitable:
+        """The database, to wait for its changes."""
 
     def next_due(self, definitions: Iterable[tuple[str, int]] | None = None) -> datetime | None:
         pairs = None if definitions is None else check_definitions(definitions)
@@ -34,19 +31,10 @@ class WaitingMethods(Operations):
         seconds = checked_seconds(timeout, "timeout")
         pairs = None if definitions is None else check_definitions(definitions)
         self._refuse_in_block()
-        deadline = time.monotonic() + seconds
-        while True:
-            since = self._change_count()
-            due, now = self._snapshot(self._work.next_due, pairs)
-            pause = deadline - time.monotonic()
-            if due is not None:
-                ahead = (due - now) / 1_000_000
-                if ahead <= 0:
-                    return True
-                pause = min(pause, ahead)
-            if pause <= 0:
-                return False
-            self._await_change(since, pause)
+        return wait_until_due(self._waitable(), partial(self._snapshot, self._work.next_due, pairs), seconds)
+
+    def interrupt_waits(self) -> None:
+        self._waitable().changes.interrupt()
 
     def wait_for_status(
         self, workflow_id: str, statuses: Collection[WorkflowStatus], timeout: Duration
@@ -55,19 +43,15 @@ class WaitingMethods(Operations):
         wanted = check_enums(statuses, WorkflowStatus, "statuses")
         seconds = checked_seconds(timeout, "timeout")
         self._refuse_in_block()
-        deadline = time.monotonic() + seconds
-        while True:
-            since = self._change_count()
+
+        def look() -> tuple[WorkflowStatus | None, None]:
             row = self._read(one, self._sql.status_of, (workflow_id,))
             if row is None:
                 raise WorkflowNotFoundError(workflow_id)
             status = WorkflowStatus(row[0])
-            if status in wanted:
-                return status
-            pause = deadline - time.monotonic()
-            if pause <= 0:
-                return None
-            self._await_change(since, pause)
+            return (status if status in wanted else None), None
+
+        return wait_for(self._waitable(), look, seconds, interruptible=False)
 
     def _refuse_in_block(self) -> None:
         if self._in_block():

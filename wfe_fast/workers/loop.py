@@ -23,7 +23,8 @@ Item = TypeVar("Item")
 
 log = logging.getLogger("wfe_fast.workers")
 
-#: Longest time, in seconds, that `WorkSource.wait` is asked to block: how quickly the dispatcher notices `stop`, and `wait_for_stop` a signal.
+#: Longest time, in seconds, that `WorkSource.wait` is asked to block: how quickly the dispatcher notices a `stop` whose interrupt came in the
+#: moment before it began to wait, and `wait_for_stop` a signal.
 _WAIT_SLICE = 0.25
 #: How often, in seconds, `WorkSource.maintain` is called while claims keep succeeding.
 _MAINTENANCE_INTERVAL = 0.2
@@ -173,6 +174,7 @@ class _Session(Generic[Item]):
             self.stopping.set()
             self._changed.notify_all()
             told, self._to_tell = self._to_tell, []
+        self._source.interrupt()
         for waiting in told:
             waiting.put(None)
 

@@ -26,6 +26,10 @@ class WorkSource(Protocol[Item]):
         """Block until something may be due and return True; False after `timeout` seconds."""
         ...
 
+    def interrupt(self) -> None:
+        """Let a `wait` that blocks now return, whatever it returns. Called by any thread, when the loop is to stop."""
+        ...
+
     def maintain(self) -> bool:
         """Do what is due beside the items, in bounded time; return whether there was something."""
         ...

@@ -32,7 +32,7 @@ from wfe_fast.testing.checkpoints.factories import (
     saved,
 )
 from wfe_fast.testing.clock import ManualClock
-from wfe_fast.testing.waiting import Background
+from wfe_fast.testing.waiting import PATIENCE, Background
 
 S = ExecutionStatus
 RUNNABLE = (S.PENDING, S.RUNNING, S.COMPENSATING)
@@ -149,6 +149,15 @@ class WakeSuite(Suite):
         assert store.wake_due() == 1
         assert loaded(store).status is status
         assert store.load_pending_timers() == []
+
+    def test_an_interrupt_ends_the_wait(self, store: CheckpointStore) -> None:
+        waiting = Background(lambda: store.wait_for_work(PATIENCE, [WORKFLOW])).wait_until_inside("wait")
+        store.interrupt_waits()
+        assert waiting.result(PATIENCE / 2) is False
+        saved(store, an_execution(status=S.RUNNING))
+        assert store.wait_for_work(PATIENCE, [WORKFLOW])
+        store.close()
+        store.interrupt_waits()
 
     def test_the_end_of_its_time_wakes_it(self, store: CheckpointStore, clock: ManualClock) -> None:
         held = claimed(store, ttl_expires_at=at(5))

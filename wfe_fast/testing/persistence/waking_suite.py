@@ -183,6 +183,21 @@ class WakeUpSuite(Suite):
         assert waker.wait_for_work(0) is False
         assert waker.wait_for_work(timedelta(seconds=SHORT)) is False
 
+    def test_an_interrupt_ends_every_wait_that_is_under_way_and_no_later_one(self, waker: PersistenceProvider) -> None:
+        waker.interrupt_waits()
+        assert waker.wait_for_work(SHORT) is False
+        threads = [Background(lambda: waker.wait_for_work(PATIENCE)).wait_until_inside("wait") for _ in range(2)]
+        completed = Background(lambda: waker.wait_for_status("waiting", [WorkflowStatus.COMPLETE], PATIENCE))
+        completed.wait_until_inside("wait")
+        waker.interrupt_waits()
+        assert [thread.result(SOON) for thread in threads] == [False] * 2
+        waker.change_status("waiting", WorkflowStatus.COMPLETE)
+        assert completed.result() is WorkflowStatus.COMPLETE
+        waker.create_new_workflow(a_workflow())
+        assert waker.wait_for_work(PATIENCE) is True
+        waker.close()
+        waker.interrupt_waits()
+
     @pytest.mark.parametrize("write", NOT_WAKING)
     def test_not_woken_for_nothing(self, waker: PersistenceProvider, store: StoreUnderTest, write: str) -> None:
         other = store.open()

@@ -7,8 +7,17 @@ from itertools import count, islice
 from uuid import UUID
 
 from benchmarks.jobs import Call, Job
-from wfe_fast.state import Event, NodeScheduled, NodeStarted, WorkflowExecution, WorkflowStatus, WorkItem
+from wfe_fast.state import (
+    Event,
+    NodeCompleted,
+    NodeScheduled,
+    NodeStarted,
+    WorkflowExecution,
+    WorkflowStatus,
+    WorkItem,
+)
 from wfe_fast.state.contract import StateBackend
+from wfe_fast.state.events import AnyEventKind
 
 QUEUE = "tools"
 
@@ -71,14 +80,24 @@ def append(backend: StateBackend, thread: int) -> Call:
     )
 
 
-def _long_log(events: int) -> Callable[[StateBackend, int], None]:
+def _kind(number: int) -> AnyEventKind:
+    """The event of this number: of 50 nodes, one after the other, each is scheduled, starts and ends well."""
+    step, part = divmod(number - 1, 3)
+    node = f"node {step % 50}"
+    if part == 0:
+        return NodeScheduled(node_id=node, queue_type=QUEUE)
+    if part == 1:
+        return NodeStarted(node_id=node, worker_id="w", attempt=0)
+    return NodeCompleted(node_id=node, output=number, state_patch={f"result {step % 50}": number}, duration_ms=5)
+
+
+def long_log(events: int) -> Callable[[StateBackend, int], None]:
+    """One execution with so many events and no snapshot."""
+
     def fill(backend: StateBackend, threads: int) -> None:
         _execution(backend, threads)
-        for begin in range(0, events, 1000):
-            kinds = [
-                NodeStarted(node_id=f"node {n % 50}", worker_id="w", attempt=0)
-                for n in range(begin, min(begin + 1000, events))
-            ]
+        for begin in range(1, events + 1, 1000):
+            kinds = map(_kind, range(begin, min(begin + 1000, events + 1)))
             backend.append_events([Event(execution_id=EXECUTION, kind=kind) for kind in kinds])
 
     return fill
@@ -94,6 +113,6 @@ def jobs(many: int, events: int) -> list[Job]:
         Job("claim and complete, 100 pending", pending(100), claim_and_complete),
         Job("claim and complete, many pending", pending(many), claim_and_complete),
         Job("append, short log", _execution, append),
-        Job("append, long log", _long_log(events), append),
-        Job("materialize a long log", _long_log(events), materialize, share=0.05),
+        Job("append, long log", long_log(events), append),
+        Job("materialize a long log", long_log(events), materialize, share=0.05),
     ]

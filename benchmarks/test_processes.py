@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +12,10 @@ from typing import Any, TypeVar
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.programs import Original
 from benchmarks.samples import a_workflow
 from benchmarks.state_jobs import QUEUE, enqueue, pending
-from benchmarks.turns import Rates
+from benchmarks.turns import Contestant, Rates
 from wfe_fast.database.postgres_server import PostgresServer
 from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.postgres import PostgresBackend, PostgresPersistenceProvider
@@ -136,3 +138,17 @@ def test_draining_on_sqlite(compare: Compare, benchmark: BenchmarkFixture, tmp_p
 
 def test_draining_on_postgres(compare: Compare, benchmark: BenchmarkFixture, server: PostgresServer) -> None:
     compare_drains(compare, benchmark, partial(PostgresBackend.open, server.dsn, schema="draining"))
+
+
+def test_draining_beside_jamjet(compare: Compare, benchmark: BenchmarkFixture, tmp_path: Path, originals: str) -> None:
+    """8 processes of each. The original has a file of its own for each turn, ours go on with theirs."""
+    sides: dict[str, Contestant] = {}
+    with ExitStack() as stack:
+        for name, synchronous in {"ours": "normal", "ours, full": "full"}.items():
+            open = partial(SqliteBackend.open, tmp_path / f"{synchronous}.db", synchronous=synchronous)
+            backend = stack.enter_context(open())
+            pending(0)(backend, 1)
+            sides[name] = Processes(open, drain, partial(enqueue, backend), 8)
+        command = (originals, "state", "bench", "drain", "--processes", "8", "--folder", str(tmp_path))
+        sides["jamjet-state"] = Original(command, threaded=False)
+        compare(sides, calls=CALLS)

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.programs import Original
 from benchmarks.sides import BACKENDS, on_postgres, on_sqlite
 from benchmarks.sizes import Size
-from benchmarks.state_jobs import TURN, append, claim_and_complete, jobs, pending
+from benchmarks.state_jobs import TURN, append, claim_and_complete, jobs, long_log, materialize, pending
 from benchmarks.turns import Calls, Contestant, Rates
 from wfe_fast.database.postgres_server import PostgresServer
 from wfe_fast.sqlite import SqliteBackend
@@ -59,12 +59,20 @@ def test_appending_beside_jamjet(compare: Compare, tmp_path: Path, originals: st
     beside_jamjet(compare, tmp_path, pending(0), append, Original(command, threaded=False))
 
 
+def test_materializing_beside_jamjet(compare: Compare, size: Size, tmp_path: Path, originals: str) -> None:
+    events = size.of(EVENTS)
+    command = (originals, "state", "bench", "materialize", "--events", str(events), "--folder", str(tmp_path))
+    jamjet = Original(command, threaded=False)
+    beside_jamjet(compare, tmp_path, long_log(events), materialize, jamjet, calls=10)
+
+
 def beside_jamjet(
     compare: Compare,
     folder: Path,
     fill: Callable[[SqliteBackend, int], None],
     call: Callable[[SqliteBackend, int], Callable[[], object]],
     jamjet: Contestant,
+    calls: int = CALLS,
 ) -> None:
     """Our default, our `full`, and the original."""
     with (
@@ -78,4 +86,4 @@ def beside_jamjet(
             "ours, full": Calls(lambda _: call(full, 0)),
             "jamjet-state": jamjet,
         }
-        compare(sides, calls=CALLS)
+        compare(sides, calls=calls)

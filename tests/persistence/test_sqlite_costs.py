@@ -37,7 +37,7 @@ STATEMENTS = {
     "persist_errors": 3,
 }
 #: What looks whether there is anything to do before it begins a transaction, which would make others wait.
-LOOKS_FIRST = {"claim_runnable_instances", "dispatch_events", "claim_subscription"}
+LOOKS_FIRST = {"dispatch_events", "claim_subscription"}
 #: A read of more than one statement, on one snapshot.
 SNAPSHOTS = {"get_events_since": ["BEGIN DEFERRED", "ROLLBACK"]}
 
@@ -99,6 +99,28 @@ def test_a_write_is_one_transaction_of_so_many_statements(
     statements = watch.statements[1:] if label in LOOKS_FIRST else watch.statements
     assert [statements[0], statements[-1]] == ["BEGIN IMMEDIATE", "COMMIT"]
     assert len(statements) - 2 == STATEMENTS.get(label, 1), statements
+
+
+def test_an_idle_claim_holds_up_no_writer_and_a_busy_one_does_not_look_twice(
+    watch: Watch, provider: SqlitePersistenceProvider
+) -> None:
+    def first_words() -> list[str]:
+        watch.statements.clear()
+        provider.claim_runnable_instances("worker", limit=2)
+        return [statement.split()[0] for statement in watch.statements]
+
+    def make(number: int) -> None:
+        for _ in range(number):
+            provider.create_new_workflow(a_workflow())
+
+    assert first_words() == ["SELECT"]
+    make(3)
+    assert first_words()[:2] == ["SELECT", "BEGIN"]
+    assert first_words()[0] == "BEGIN", "the one before got all that it asked for"
+    make(2)
+    assert first_words()[:2] == ["SELECT", "BEGIN"]
+    assert first_words()[0] == "BEGIN"
+    assert first_words() == ["SELECT"]
 
 
 class SyncedFile(apsw.VFSFile):

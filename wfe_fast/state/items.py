@@ -41,6 +41,9 @@ class ItemMethods(ExecutionMethods):
 
     # -- claim ---------------------------------------------------------------------------------------------------------------------
 
+    #: Whether the last claim got as many as it asked for. Then the next one most likely finds some, too, and does not look before.
+    _more_is_likely = False
+
     @overload
     def claim_work_item(
         self, worker_id: str, queue_types: Iterable[str], *, lease: Duration = 60.0, limit: None = None
@@ -59,9 +62,10 @@ class ItemMethods(ExecutionMethods):
         length = lease_micros(lease)
         most = 1 if limit is None else check_limit(limit)
         rows: list[Row] = []
-        looks = self._work.looks
+        looks = None if self._more_is_likely else self._work.looks
         if queues and (looks is None or self._read(looks.claimable, queues)):
             rows = self._write(self._work.claim, worker, queues, length, most)
+        self._more_is_likely = len(rows) == most
         items = [item_from(row, self._store) for row in rows]
         if limit is not None:
             return items

@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod commands;
+mod drain;
 mod measure;
 mod samples;
 mod state;
@@ -37,6 +38,7 @@ async fn run() -> Outcome<Value> {
     let arguments = Arguments::parse(std::env::args().skip(1))?;
     match (arguments.word(0), arguments.word(1)) {
         ("state", "bench") => state::run(&arguments).await,
+        ("state", "drain") => drain::run(&arguments).await,
         (_, "bench") => bench::run(&arguments).await,
         (_, "session") => session(Arc::new(Store::open(&arguments).await?)).await,
         _ => commands::run(&Store::open(&arguments).await?, &arguments).await,

@@ -19,6 +19,11 @@ impl Times {
         }
     }
 
+    /// Calls of several processes, and the time of all together.
+    pub fn of_all(calls: Vec<Duration>, whole: Duration) -> Self {
+        Self { calls, whole }
+    }
+
     /// Calls that followed each other on one thread, without what lay between them.
     pub fn of_calls(calls: Vec<Duration>) -> Self {
         let whole = calls.iter().sum();

@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use jamjet_core::workflow::{ExecutionId, WorkflowExecution, WorkflowStatus};
-use jamjet_state::{Event, EventKind, SqliteBackend, StateBackend, WorkItem};
+use jamjet_state::{materialize, Event, EventKind, SqliteBackend, StateBackend, WorkItem};
 use serde_json::{json, Value};
 use uuid::Uuid;
 
 use crate::arguments::Arguments;
+use crate::drain;
 use crate::measure::Times;
 use crate::Outcome;
 
-const QUEUE: &str = "tools";
+pub const QUEUE: &str = "tools";
 
 pub async fn run(arguments: &Arguments) -> Outcome<Value> {
     let unique = format!("originals_bench_{}", std::process::id());
@@ -42,7 +43,19 @@ async fn measured(url: &str, arguments: &Arguments) -> Outcome<Value> {
             claim(&backend, &execution, count).await?
         }
         "append" => append(&backend, &execution, count).await?,
-        other => return Err(format!("{other:?}: claim or append was expected").into()),
+        "materialize" => {
+            let events: i64 = arguments.number("events", 10_000)?;
+            setting["events"] = json!(events);
+            fill_log(&backend, &execution, events).await?;
+            fold(&backend, &execution, events, count).await?
+        }
+        "drain" => {
+            let processes: usize = arguments.number("processes", 8)?;
+            setting["processes"] = json!(processes);
+            fill(&backend, &execution, count / processes * processes).await?;
+            drain::race(url, processes, count / processes).await?
+        }
+        other => return Err(format!("{other:?}: claim, append, materialize or drain was expected").into()),
     };
     Ok(times.report(setting))
 }
@@ -133,6 +146,53 @@ async fn append(backend: &SqliteBackend, execution: &ExecutionId, count: usize) 
         let begin = Instant::now();
         backend.append_event(event).await?;
         calls.push(begin.elapsed());
+    }
+    Ok(Times::of_calls(calls))
+}
+
+/// Events as the backend writes them, in one transaction: of 50 nodes, one after the other, each is scheduled, starts and ends well.
+async fn fill_log(backend: &SqliteBackend, execution: &ExecutionId, events: i64) -> Outcome<()> {
+    let pool = backend.pool();
+    let mut transaction = pool.begin().await?;
+    for sequence in 1..=events {
+        let number = (sequence - 1) / 3 % 50;
+        let node_id = format!("node {number}");
+        let kind = match (sequence - 1) % 3 {
+            0 => EventKind::NodeScheduled {
+                node_id,
+                queue_type: QUEUE.into(),
+            },
+            1 => serde_json::from_value(
+                json!({"type": "node_started", "node_id": node_id, "worker_id": "w", "attempt": 0}),
+            )?,
+            _ => {
+                let patch = json!({format!("result {number}"): sequence});
+                serde_json::from_value(json!({"type": "node_completed", "node_id": node_id, "output": sequence,
+                    "state_patch": patch, "duration_ms": 5}))?
+            }
+        };
+        sqlx::query("INSERT INTO events (id, execution_id, sequence, kind_json, created_at) VALUES (?, ?, ?, ?, ?)")
+            .bind(Uuid::new_v4().to_string())
+            .bind(execution.0.to_string())
+            .bind(sequence)
+            .bind(serde_json::to_string(&kind)?)
+            .bind(Utc::now().to_rfc3339())
+            .execute(&mut *transaction)
+            .await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+async fn fold(backend: &SqliteBackend, execution: &ExecutionId, events: i64, count: usize) -> Outcome<Times> {
+    let mut calls: Vec<Duration> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let begin = Instant::now();
+        let state = materialize(backend, execution).await?;
+        calls.push(begin.elapsed());
+        if state.last_sequence != events {
+            return Err(format!("the log ends with {}", state.last_sequence).into());
+        }
     }
     Ok(Times::of_calls(calls))
 }

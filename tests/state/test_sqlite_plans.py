@@ -65,6 +65,7 @@ HOT = {
     "validate_token": "sqlite_autoindex_state_tokens",
     "note_use": "sqlite_autoindex_state_tokens",
     "find_event": "sqlite_autoindex_state_events",
+    "settled_for": "sqlite_autoindex_state_items",
     "settle_item": "sqlite_autoindex_state_items",
     "renew_lease": "sqlite_autoindex_state_items",
 }

@@ -228,9 +228,13 @@ WHERE status = 'pending' AND tenant_id = :tenant AND queue_type = :queue_type
 ORDER BY available_at, seq LIMIT :limit;
 
 -- name: claim_item(seq, worker_id, lease_until)
+-- Without RETURNING, here and below: its table of results costs 4 µs, a SELECT afterwards or before 2.
 UPDATE state_items SET status = 'claimed', worker_id = :worker_id, lease_until = :lease_until, epoch = epoch + 1,
     fence = ((SELECT term FROM state_identity WHERE state_identity.id = 1) << 32) + epoch + 1
-WHERE seq = :seq RETURNING {item};
+WHERE seq = :seq;
+
+-- name: claimed_item(seq)
+SELECT {item} FROM state_items WHERE seq = :seq;
 
 -- name: leased_queue(after)
 -- The next queue in which somebody holds an item.
@@ -250,9 +254,12 @@ SELECT {item}, seq, execution, status FROM state_items WHERE id = :id AND (:tena
 -- name: renew_lease(id, fence, tenant, lease_until)
 UPDATE state_items SET lease_until = :lease_until WHERE {held};
 
+-- name: settled_for(id, fence, tenant)
+-- Whose item is to be settled: number and id of the execution, node and tenant.
+SELECT execution, (SELECT x.id FROM state_executions x WHERE x.seq = execution), node_id, tenant_id FROM state_items WHERE {held};
+
 -- name: settle_item(id, fence, tenant, status, now)
-UPDATE state_items SET status = :status, settled_at = :now, lease_until = NULL, fence = 0 WHERE {held}
-RETURNING execution, (SELECT x.id FROM state_executions x WHERE x.seq = execution), node_id, tenant_id;
+UPDATE state_items SET status = :status, settled_at = :now, lease_until = NULL, fence = 0 WHERE {held};
 
 -- name: park_work_item(id, fence, tenant, until)
 UPDATE state_items SET status = 'pending', available_at = :until, attempt = attempt + 1, worker_id = NULL, lease_until = NULL,

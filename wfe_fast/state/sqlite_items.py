@@ -52,7 +52,8 @@ class SqliteItems(SqliteLogs):
         found.sort()
         claimed = []
         for _, _, seq in found[:most]:
-            taken = session.one(self._sql.claim_item, (seq, worker, now + length))
+            session.run(self._sql.claim_item, (seq, worker, now + length))
+            taken = session.one(self._sql.claimed_item, (seq,))
             assert taken is not None  # it was found in this transaction
             claimed.append(taken)
         return claimed
@@ -95,14 +96,14 @@ class SqliteItems(SqliteLogs):
         return until if session.run(self._sql.renew_lease, (id, fence, self._tenant, until)) else None
 
     def complete(self, session: Session, id: str, fence: int) -> bool:
-        params = (id, fence, self._tenant, "completed", self._now())
-        return session.one(self._sql.settle_item, params) is not None
+        return session.run(self._sql.settle_item, (id, fence, self._tenant, "completed", self._now())) > 0
 
     def _settle(self, session: Session, held: tuple[str, int], status: Literal["completed", "failed"], now: int) -> Row:
         """End a lease for good: number and id of the execution, node and tenant of the item."""
-        row = session.one(self._sql.settle_item, (*held, self._tenant, status, now))
+        row = session.one(self._sql.settled_for, (*held, self._tenant))
         if row is None:
             raise LeaseLostError(held[0])
+        session.run(self._sql.settle_item, (*held, self._tenant, status, now))
         return row
 
     def fail(self, session: Session, id: str, fence: int, error: str) -> Ended:

@@ -40,11 +40,13 @@ class SqliteStatements(Statements):
     next_priority_of_tenant: str
     ready_of_tenant: str
     claim_item: str
+    claimed_item: str
     leased_queue: str
     expired: str
     held_item: str
     any_item: str
     renew_lease: str
+    settled_for: str
     settle_item: str
     retry_item: str
     bury_item: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 from wfe_fast.state.events import (
@@ -23,63 +24,100 @@ from wfe_fast.state.events import (
 )
 from wfe_fast.state.models import TERMINAL_STATUSES, MaterializedState, WorkflowStatus
 
-_ENDS: dict[type, WorkflowStatus] = {
-    WorkflowFailed: WorkflowStatus.FAILED,
-    WorkflowCancelled: WorkflowStatus.CANCELLED,
-    StrategyLimitHit: WorkflowStatus.LIMIT_EXCEEDED,
-}
-
 
 def fold(base: MaterializedState, events: Iterable[tuple[int, AnyEventKind]]) -> MaterializedState:
-    """Apply events, each with its number, to `base`, which is changed and returned."""
+    """Apply events, each with its number, to `base`, which is changed and returned. No event is changed, whatever becomes of the state."""
     for sequence, kind in events:
-        _apply(base, kind)
-        base.last_sequence = max(base.last_sequence, sequence)
+        apply = _OF_NODES.get(type(kind))
+        if apply is not None or (
+            (apply := _OF_THE_WORKFLOW.get(type(kind))) is not None and base.status not in TERMINAL_STATUSES
+        ):
+            apply(base, kind)
+        if sequence > base.last_sequence:
+            base.last_sequence = sequence
     return base
-
-
-def _apply(state: MaterializedState, kind: AnyEventKind) -> None:
-    if isinstance(kind, NodeCompleted):
-        state.active_nodes.discard(kind.node_id)
-        state.completed_nodes[kind.node_id] = kind.output
-        state.current_state = merge(state.current_state, kind.state_patch)
-    elif isinstance(kind, (NodeScheduled, NodeStarted)):
-        state.active_nodes.add(kind.node_id)
-    elif isinstance(kind, (NodeFailed, NodeSkipped, NodeCancelled)):
-        state.active_nodes.discard(kind.node_id)
-    elif state.status not in TERMINAL_STATUSES:
-        # What has ended stays as it ended: an approval or an end that comes later does not bring it back.
-        _apply_to_workflow(state, kind)
-
-
-def _apply_to_workflow(state: MaterializedState, kind: AnyEventKind) -> None:
-    if isinstance(kind, WorkflowStarted):
-        state.status = WorkflowStatus.RUNNING
-    elif isinstance(kind, WorkflowCompleted):
-        state.current_state = kind.final_state
-        state.status = WorkflowStatus.COMPLETED
-    elif isinstance(kind, InterruptRaised):
-        if state.status is WorkflowStatus.RUNNING:
-            state.status = WorkflowStatus.PAUSED
-    elif isinstance(kind, ApprovalReceived):
-        state.current_state = merge(state.current_state, kind.state_patch)
-        state.status = WorkflowStatus.RUNNING
-    elif type(kind) in _ENDS:
-        state.status = _ENDS[type(kind)]
 
 
 def merge(target: Any, patch: Any) -> Any:
     """`target` changed by `patch` after RFC 7396; a patch of None as a whole changes nothing. Neither argument is changed."""
-    return target if patch is None else _merged(target, patch)
+    return target if patch is None else _merged(target, patch, in_place=False)
 
 
-def _merged(target: Any, patch: Any) -> Any:
+def _merged(target: Any, patch: Any, *, in_place: bool) -> Any:
     if not isinstance(patch, dict):
         return patch
-    result = dict(target) if isinstance(target, dict) else {}
+    result: dict[str, Any] = {}
+    if isinstance(target, dict):
+        result = target if in_place else dict(target)
     for key, value in patch.items():
         if value is None:
             result.pop(key, None)
         else:
-            result[key] = _merged(result.get(key), value)
+            result[key] = _merged(result.get(key), value, in_place=in_place)
     return result
+
+
+def _patch(state: MaterializedState, patch: Any) -> None:
+    # In place, because a copy for each event of a long log takes time with its square. Every dict of the state is the fold's own.
+    if patch is not None:
+        state.current_state = _merged(state.current_state, patch, in_place=True)
+
+
+# -- what an event means -----------------------------------------------------------------------------------------------------------
+
+Apply = Callable[[MaterializedState, Any], None]
+
+
+def _begin_node(state: MaterializedState, kind: NodeScheduled | NodeStarted) -> None:
+    state.active_nodes.add(kind.node_id)
+
+
+def _complete_node(state: MaterializedState, kind: NodeCompleted) -> None:
+    state.active_nodes.discard(kind.node_id)
+    state.completed_nodes[kind.node_id] = kind.output
+    _patch(state, kind.state_patch)
+
+
+def _end_node(state: MaterializedState, kind: NodeFailed | NodeSkipped | NodeCancelled) -> None:
+    state.active_nodes.discard(kind.node_id)
+
+
+def _become(status: WorkflowStatus) -> Apply:
+    def apply(state: MaterializedState, _: object) -> None:
+        state.status = status
+
+    return apply
+
+
+def _complete(state: MaterializedState, kind: WorkflowCompleted) -> None:
+    state.current_state = deepcopy(kind.final_state)
+    state.status = WorkflowStatus.COMPLETED
+
+
+def _pause(state: MaterializedState, _: InterruptRaised) -> None:
+    if state.status is WorkflowStatus.RUNNING:
+        state.status = WorkflowStatus.PAUSED
+
+
+def _approve(state: MaterializedState, kind: ApprovalReceived) -> None:
+    _patch(state, kind.state_patch)
+    state.status = WorkflowStatus.RUNNING
+
+
+_OF_NODES: dict[type, Apply] = {
+    NodeScheduled: _begin_node,
+    NodeStarted: _begin_node,
+    NodeCompleted: _complete_node,
+    NodeFailed: _end_node,
+    NodeSkipped: _end_node,
+    NodeCancelled: _end_node,
+}
+_OF_THE_WORKFLOW: dict[type, Apply] = {
+    WorkflowStarted: _become(WorkflowStatus.RUNNING),
+    WorkflowCompleted: _complete,
+    WorkflowFailed: _become(WorkflowStatus.FAILED),
+    WorkflowCancelled: _become(WorkflowStatus.CANCELLED),
+    StrategyLimitHit: _become(WorkflowStatus.LIMIT_EXCEEDED),
+    InterruptRaised: _pause,
+    ApprovalReceived: _approve,
+}

@@ -43,6 +43,9 @@ pub async fn race(url: &str, processes: usize, each: usize) -> Outcome<Times> {
     Ok(Times::of_all(calls, slowest))
 }
 
+/// How many errors a process answers by another attempt: "busy" comes after five seconds of waiting.
+const PATIENCE: usize = 20;
+
 fn read(answer: &mut impl BufRead) -> Outcome<String> {
     let mut line = String::new();
     if answer.read_line(&mut line)? == 0 {
@@ -60,14 +63,23 @@ pub async fn run(arguments: &Arguments) -> Outcome<Value> {
     std::io::stdin().lock().read_line(&mut String::new())?;
     let begin = Instant::now();
     let mut taken = Vec::with_capacity(count + 1);
+    let mut patience = PATIENCE;
     while taken.len() < count {
         let single = Instant::now();
         let item = loop {
-            if let Ok(found) = backend.claim_work_item(worker, &[QUEUE]).await {
-                break found.ok_or("nothing is pending")?;
+            match backend.claim_work_item(worker, &[QUEUE]).await {
+                Ok(found) => break found.ok_or("nothing is pending")?,
+                Err(_) if patience > 0 => patience -= 1,
+                Err(error) => return Err(error.into()),
             }
         };
-        while backend.complete_work_item_fenced(item.id, item.lease_fence).await.is_err() {}
+        loop {
+            match backend.complete_work_item_fenced(item.id, item.lease_fence).await {
+                Ok(_) => break,
+                Err(_) if patience > 0 => patience -= 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
         taken.push(single.elapsed().as_secs_f64());
     }
     taken.push(begin.elapsed().as_secs_f64());

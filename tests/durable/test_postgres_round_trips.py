@@ -75,7 +75,7 @@ def test_in_doubt_tracking_and_each_failed_attempt_are_one_more(
         assert counted.round_trips == 3 + 2, counted.messages
 
 
-class Interrupted(BaseException):
+class Interrupted(KeyboardInterrupt):
     pass
 
 

@@ -104,9 +104,9 @@ def test_a_write_is_one_transaction_of_so_many_statements(
 def test_an_idle_claim_holds_up_no_writer_and_a_busy_one_does_not_look_twice(
     watch: Watch, provider: SqlitePersistenceProvider
 ) -> None:
-    def first_words() -> list[str]:
+    def first_words(definitions: list[tuple[str, int]] | None = None) -> list[str]:
         watch.statements.clear()
-        provider.claim_runnable_instances("worker", limit=2)
+        provider.claim_runnable_instances("worker", limit=2, definitions=definitions)
         return [statement.split()[0] for statement in watch.statements]
 
     def make(number: int) -> None:
@@ -116,6 +116,7 @@ def test_an_idle_claim_holds_up_no_writer_and_a_busy_one_does_not_look_twice(
     assert first_words() == ["SELECT"]
     make(3)
     assert first_words()[:2] == ["SELECT", "BEGIN"]
+    assert first_words([("another", 1)]) == ["SELECT"], "nothing is known of these"
     assert first_words()[0] == "BEGIN", "the one before got all that it asked for"
     make(2)
     assert first_words()[:2] == ["SELECT", "BEGIN"]

@@ -18,8 +18,9 @@ _MICROS = 1_000_000
 class ClaimMethods(Operations):
     """See `contract.ClaimOperations`."""
 
-    #: Whether the last claim got as many as it asked for. Then the next one most likely finds some, too, and does not look before.
-    _more_is_likely = False
+    #: What the last claim asked for, where it got as many as it wanted. The next one that asks for the same most likely finds some, too, and
+    #: does not look before.
+    _found_plenty: object = None
 
     def claim_executions(
         self,
@@ -37,11 +38,13 @@ class ClaimMethods(Operations):
         length = lease_micros(lease)
         known = None if workflows is None else check_workflows(workflows)
         left_out = json_list(check_ids(without, "without"))
-        looks = None if self._more_is_likely else self._looks()
+        wanted = (states, known, left_out)
+        looks = None if self._found_plenty == wanted else self._looks()
         if looks and not self._snapshot(looks.anything_claimable, states, known, left_out):
             return []
+        self._found_plenty = None  # where the write fails
         rows = self._write(self._work.claim, worker_id, states, limit, length, known, left_out)
-        self._more_is_likely = len(rows) == limit
+        self._found_plenty = wanted if len(rows) == limit else None
         return [self._from.execution(row[:-1], claimed=True, taken_over=bool(row[-1])) for row in rows]
 
     def renew_claim(self, execution: WorkflowExecution, lease: Duration = 30.0) -> None:

@@ -35,7 +35,8 @@ class WorkflowContext(Protocol):
 
     @property
     def in_doubt(self) -> bool:
-        """In a step with ``in_doubt=True``: whether an earlier attempt had begun, and nobody knows how far it came."""
+        """In a step: whether an earlier attempt had begun, and nobody knows how far it came: its process died (recorded with ``in_doubt=True``
+        only), or it was given up after its `timeout` and may still go on."""
         ...
 
     @overload
@@ -62,15 +63,30 @@ class WorkflowContext(Protocol):
         returns: type[T],
         timeout: Duration | None = None,
         in_doubt: bool = False,
-    ) -> T:
+    ) -> T: ...
+
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[[], object],
+        *,
+        retry: RetryPolicy = ...,
+        compensate: Callable[[Any], object] | None = None,
+        returns: Any,
+        timeout: Duration | None = None,
+        in_doubt: bool = False,
+    ) -> Any:
         """Call `fn` and record what it returned; on replay return that without calling it.
 
         Args:
             name: says what happens here.
             fn: a function without arguments. It returns a JSON value, or one that fits `returns`.
             retry: when a failed attempt is followed by another one.
-            compensate: undoes the step, given what it returned, where the workflow fails or is cancelled later.
-            returns: a type that msgspec decodes (a struct, a dataclass, ``list[datetime]``, …).
+            compensate: undoes the step where the workflow fails or is cancelled later. Given what the step returned, whatever the function has
+                done with that value since.
+            returns: a type that msgspec decodes (a struct, a dataclass, ``list[datetime]``, …). Type checkers infer the result from a class, not
+                from a union.
             timeout: seconds that an attempt may take. Its thread cannot be ended: it goes on, and what it returns is dropped.
             in_doubt: record the beginning, too (one more transaction), so that `ctx.in_doubt` tells the next attempt of a crash in this one.
 
@@ -90,7 +106,10 @@ class WorkflowContext(Protocol):
     def wait_signal(self, name: str, *, timeout: Duration | None = None) -> Any: ...
 
     @overload
-    def wait_signal(self, name: str, type: type[T], timeout: Duration | None = None) -> T:
+    def wait_signal(self, name: str, type: type[T], timeout: Duration | None = None) -> T: ...
+
+    @overload
+    def wait_signal(self, name: str, type: Any, timeout: Duration | None = None) -> Any:
         """Take the oldest signal of this name that was not taken yet, or wait for one. Holds no thread while it waits.
 
         Args:

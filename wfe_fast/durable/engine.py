@@ -88,6 +88,7 @@ class DurableEngine:
         self.worker_id = check_name(worker_id, "worker_id")
         self._store = store
         self._lease = lease
+        self._pid = os.getpid()
         self._closing = threading.Event()
         self._changing = threading.Condition()
         self._callers: dict[int, int] = {}
@@ -130,6 +131,7 @@ class DurableEngine:
         if self._registry.add(name, fn):
             for id in [id for id, (workflow, _) in self._stuck.items() if workflow == name]:
                 self._stuck.pop(id, None)
+            self._source.interrupt()  # it waits for work of the workflows that were known when it began
 
     # -- executions --------------------------------------------------------------------------------------------------------------------
 
@@ -144,6 +146,9 @@ class DurableEngine:
         **kwargs: Any,
     ) -> Any:
         """Run a workflow and return what its function returned. It runs in this thread until it has to wait.
+
+        Called by a step, it keeps the step's thread until the end: where all `workers` wait like that for workflows that sleep or wait for signals,
+        there is nobody left to resume them. Give those an engine of their own.
 
         Args:
             name: of a registered workflow.
@@ -257,17 +262,22 @@ class DurableEngine:
         self._check_open()
         check_bool(compensate, "compensate")
         changed = self._store.cancel_execution(id, compensate=compensate)
-        run = self._source.active.get(id)
-        if changed and run is not None:
-            if compensate:
+        if not changed:
+            return False
+        with self._changing:
+            run = self._source.active.get(id)
+            if run is not None and compensate:
                 run.undo = True
-            else:
+            elif run is not None:
                 run.lost = True
-        if changed and not compensate and run is None:
-            self._tell_end(id)
-        if changed and compensate:
+        if compensate:
             self._ensure_running()
-        return changed
+        else:
+            self._stuck.pop(id, None)
+            self._source.ended(id)
+            if run is None:
+                self._tell_end(id)
+        return True
 
     # -- life --------------------------------------------------------------------------------------------------------------------------
 
@@ -308,6 +318,7 @@ class DurableEngine:
         Raises:
             BaseException: a SystemExit or the like that a workflow has raised.
         """
+        self._follow_fork()
         with self._changing:
             self._closing.set()
         self._waiters.wake_all()
@@ -334,13 +345,26 @@ class DurableEngine:
     # -- inside ------------------------------------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
+        self._follow_fork()
         if self._closing.is_set():
             raise EngineClosedError
+        if self._loop.stopping:
+            # `serve` is ending, or a SystemExit or the like has ended the threads: nobody would run anything any more.
+            raise EngineClosedError("the engine's threads have ended") from self._loop.failure
 
     def _ensure_running(self) -> None:
         with self._changing:
             if not self._closing.is_set() and not self._loop.running and not self._loop.stopping:
                 self._loop.start()
+
+    def _follow_fork(self) -> None:
+        """In a forked child: forget the threads, and what they held, which are the parent's."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._changing = threading.Condition()
+            self._callers = {}
+            self._waiters = Waiters()
+            self._source.follow_fork()
 
     def _create(
         self,
@@ -402,7 +426,12 @@ class DurableEngine:
         try:
             outcome = self._runner.run(run)
         finally:
-            self._source.active.pop(run.id, None)
+            with self._changing:
+                # It may be given back already, and run again by another thread.
+                if self._source.active.get(run.id) is run:
+                    del self._source.active[run.id]
+        if outcome is None and run.lost:  # perhaps by a cancellation that came after the body was left
+            self._tell_end(run.id)
         if outcome is not None:
             self._source.ended(run.id)
             if outcome.stuck is not None:
@@ -441,13 +470,13 @@ class DurableEngine:
         while True:
             if waiter.outcome is not None:
                 return waiter.outcome
-            stuck = self._stuck.get(id)
-            if stuck is not None:
-                raise stuck[1]
             left = None if deadline is None else deadline - time.monotonic()
             outcome = self._look(id) if left is None else self._look_within(id, left)
             if outcome is not None:
                 return outcome
+            stuck = self._stuck.get(id)
+            if stuck is not None:  # here; it may have ended elsewhere, and then that counts
+                raise stuck[1]
             self._check_open()
             self._ensure_running()
             left = None if deadline is None else deadline - time.monotonic()

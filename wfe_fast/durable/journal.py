@@ -18,7 +18,13 @@ from wfe_fast.checkpoints.models import (
 )
 from wfe_fast.durable.observers import log
 from wfe_fast.durable.unwinding import Unwound, Why
-from wfe_fast.errors import ClaimLostError, ExecutionNotFoundError, StoreClosedError, StoreUnavailableError
+from wfe_fast.errors import (
+    ClaimLostError,
+    ExecutionNotFoundError,
+    NonDeterminismError,
+    StoreClosedError,
+    StoreUnavailableError,
+)
 
 T = TypeVar("T")
 
@@ -179,7 +185,10 @@ class Journal:
         return self._advance(status, [], output=output, error=error, release=True)
 
     def leave(self, error: str) -> None:
-        """Give the execution back as it is, with a message."""
+        """Give the execution back as it is, with a message. One that says why its steps are being undone stays."""
+        known = self.execution.error_message
+        if known is not None and not known.startswith(f"{NonDeterminismError.__name__}: "):
+            error = known
         self._advance(self.execution.status, [], error=error, release=True)
         self.give_back()
 

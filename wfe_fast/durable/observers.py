@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from wfe_fast.checkpoints.models import ExecutionStatus
+from wfe_fast.errors import InvalidValueError
 
 log = logging.getLogger("wfe_fast.durable")
 
@@ -48,6 +49,8 @@ class Observers(Observer):
     """Tells all of them, and the logger ``wfe_fast.durable``."""
 
     def __init__(self, observers: Iterable[object]) -> None:
+        if not isinstance(observers, Iterable):
+            raise InvalidValueError("observers", "must be a list of objects", observers)
         self._observers = tuple(observers)
 
     def _tell(self, event: str, *facts: object) -> None:

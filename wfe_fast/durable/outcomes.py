@@ -25,6 +25,8 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, (StepFailedError, _TtlExpiredError)):
         return text
     kind = type(error).__name__
+    if kind == SerializationError.__name__ and not isinstance(error, SerializationError):
+        kind = f"{type(error).__module__}.{kind}"  # another library's: `Outcome.get` must not take it for ours
     return f"{kind}: {text}" if text else kind
 
 

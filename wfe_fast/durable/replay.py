@@ -11,6 +11,7 @@ from typing import Any
 from wfe_fast.checkpoints.models import StepCheckpoint, StepKind, StepStatus
 from wfe_fast.checks import check_bool, check_identifier
 from wfe_fast.clock import Duration, after, checked_seconds
+from wfe_fast.codec import decode_json, encode_line
 from wfe_fast.durable.journal import Journal
 from wfe_fast.durable.observers import Observers
 from wfe_fast.durable.policies import NoRetry, RetryPolicy
@@ -29,7 +30,13 @@ class Compensation:
     position: int
     name: str
     undo: Callable[[Any], object]
-    value: Any
+    #: What the step returned, as it is recorded: the body may change the value that it got.
+    output: bytes
+    returns: Any
+
+    def call(self) -> None:
+        """Undo the step."""
+        self.undo(typed(decode_json(self.output), self.returns, f"step {self.name!r}"))
 
 
 class Replay:
@@ -97,9 +104,9 @@ class Replay:
         self._enter()
         position = self.position
 
-        def returned(value: Any) -> None:
+        def returned(output: Any) -> None:
             if compensate is not None:
-                self.compensations[position] = Compensation(position, name, compensate, value)
+                self.compensations[position] = Compensation(position, name, compensate, encode_line(output), returns)
 
         call = StepCall(position, name, fn, retry, returns, seconds, in_doubt, compensate is not None, returned)
         try:

@@ -14,7 +14,7 @@ from wfe_fast.durable.outcomes import Outcome, reason_of, ttl_expired
 from wfe_fast.durable.registry import Body, Registry
 from wfe_fast.durable.replay import Replay
 from wfe_fast.durable.undoing import undo
-from wfe_fast.durable.unwinding import Unwound, Why
+from wfe_fast.durable.unwinding import PASSED_ON, Unwound, Why
 from wfe_fast.durable.values import recordable
 from wfe_fast.errors import NonDeterminismError, RecoveryLimitError
 
@@ -203,12 +203,14 @@ class _Pass:
         replay = self._replay
         undoing = self._run.execution.status is ExecutionStatus.COMPENSATING
         result: Any = None
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             result = self._call()
         except Unwound:
             pass  # the context knows, also where the function has swallowed it
-        except Exception as error:
+        except PASSED_ON:
+            raise
+        except BaseException as error:
             failure = error
         finally:
             replay.end()
@@ -256,7 +258,7 @@ class _Pass:
             return self._fail(None)
         return Outcome(self._run.id, status, value)
 
-    def _fail(self, error: Exception | None) -> Outcome:
+    def _fail(self, error: BaseException | None) -> Outcome:
         """Undo what is to be undone, and end as FAILED or CANCELLED. None: why is recorded already."""
         journal, replay = self._journal, self._replay
         reason = None if error is None else reason_of(error)

@@ -57,6 +57,14 @@ class EngineSource:
         #: What is held, by its id, so that it can be told of its cancellation at once.
         self.active: dict[str, Run] = {}
 
+    def follow_fork(self) -> None:
+        """In a forked child: what is held is the parent's, and so are the threads."""
+        self._lock = threading.Lock()
+        self._backlog.clear()
+        self._held.clear()
+        self._heartbeat = None
+        self.active.clear()
+
     # -- what the loop asks for --------------------------------------------------------------------------------------------------------
 
     def claim(self, limit: int) -> list[Run]:

@@ -14,18 +14,20 @@ from wfe_fast.clock import after
 from wfe_fast.durable.journal import Journal
 from wfe_fast.durable.observers import Observers
 from wfe_fast.durable.policies import RetryPolicy
-from wfe_fast.durable.unwinding import MisuseError, Unwound, Why
+from wfe_fast.durable.unwinding import PASSED_ON, MisuseError, Unwound, Why
 from wfe_fast.durable.values import error_text, moment_of, moment_text, recordable, typed
 from wfe_fast.durable.within import within
 from wfe_fast.errors import NonDeterminismError, SerializationError, StepFailedError, StepTimeoutError
 
 #: A longer pause before the next attempt, in seconds, holds no thread: it is a timer in the store.
 _LONGEST_HELD_PAUSE = 1.0
+#: How the failure of an attempt is recorded that was given up after its time: it may still go on.
+_TIMEOUT = StepTimeoutError.__name__
 
 
 @dataclass(frozen=True)
 class StepCall:
-    """A call of `ctx.step`, checked. `returned` is told the value that the body gets, before that is recorded."""
+    """A call of `ctx.step`, checked. `returned` is told the JSON value that is recorded, before it is."""
 
     position: int
     name: str
@@ -86,7 +88,7 @@ class Attempts:
                 except SerializationError as error:
                     problem = f"{call.field} is recorded with a value that does not fit `returns`: {error.problem}"
                     raise Unwound(Why.DIFFERS, NonDeterminismError(self._journal.execution_id, problem)) from error
-                call.returned(value)
+                call.returned(row.output_data)
                 return Value(value)
             if row.is_final:
                 raise _failure(call, row)
@@ -102,7 +104,7 @@ class Attempts:
         failures = [row for row in rows if row.status is StepStatus.FAILED]
         count = len(failures)
         number = max((row.attempt for row in rows), default=0) + 1
-        doubtful = any(row.status is StepStatus.INTENT for row in rows)
+        doubtful = any(row.status is StepStatus.INTENT or row.error_type == _TIMEOUT for row in rows)
         if failures:
             self._await_turn(call, failures[-1])
         while True:
@@ -114,6 +116,7 @@ class Attempts:
             count += 1
             self._failed(call, attempt, count, outcome)
             number += 1
+            doubtful = doubtful or isinstance(outcome, StepTimeoutError)
 
     def _await_turn(self, call: StepCall, failure: StepCheckpoint) -> None:
         """Leave the body again where the pause behind a failure is not over."""
@@ -123,7 +126,7 @@ class Attempts:
             timer = self._journal.timer(call.position, call.name, moment_of(retry_at))
             raise self._journal.suspend(failure, timer)
 
-    def _attempt(self, call: StepCall, attempt: Attempt) -> Value | Exception:
+    def _attempt(self, call: StepCall, attempt: Attempt) -> Value | BaseException:
         """One attempt: the value, recorded; or the error."""
         if call.in_doubt:
             self._journal.record(self._row(call, attempt, StepStatus.INTENT))
@@ -134,19 +137,19 @@ class Attempts:
             returned = call.fn() if call.timeout is None else _within(call.timeout, call.name, call.fn)
             elapsed = time.perf_counter() - began
             output, value = recordable(returned, call.returns, call.field)
-        except MisuseError:
+        except (MisuseError, *PASSED_ON):
             raise
-        except Exception as error:
+        except BaseException as error:
             return error
         finally:
             self.current = None
-        call.returned(value)
+        call.returned(output)
         row = self._row(call, attempt, StepStatus.COMPLETED, output_data=output, completed_at=self._journal.now())
         self._journal.record(row, completes=True)
         self._observers.on_step_complete(self._journal.execution_id, call.name, call.position, elapsed)
         return Value(value)
 
-    def _failed(self, call: StepCall, attempt: Attempt, failures: int, error: Exception) -> None:
+    def _failed(self, call: StepCall, attempt: Attempt, failures: int, error: BaseException) -> None:
         """Record a failure, and wait for the next attempt's turn.
 
         Raises:
@@ -194,8 +197,9 @@ class Attempts:
 def _failure(call: StepCall, row: StepCheckpoint) -> StepFailedError | SerializationError:
     """The error that a body sees where a step has failed for good: the same at once and on replay."""
     kind, message = row.error_type or "Exception", row.error_message or ""
-    if kind == SerializationError.__name__:
-        field = row.output_data["field"] if isinstance(row.output_data, dict) else call.field
+    # The field tells ours from another library's error of that name.
+    if kind == SerializationError.__name__ and isinstance(row.output_data, dict) and "field" in row.output_data:
+        field = row.output_data["field"]
         return SerializationError(field, message.removeprefix(f"{field}: "))
     return StepFailedError(call.name, kind, message)
 

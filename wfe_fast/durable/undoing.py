@@ -9,7 +9,7 @@ from wfe_fast.checkpoints.models import StepKind, StepStatus
 from wfe_fast.durable.journal import Journal
 from wfe_fast.durable.observers import Observers
 from wfe_fast.durable.replay import Compensation
-from wfe_fast.durable.unwinding import Unwound, Why
+from wfe_fast.durable.unwinding import PASSED_ON, Unwound, Why
 from wfe_fast.durable.values import error_text
 
 #: How often undoing a step is tried, and the first pause between two attempts, in seconds, which doubles.
@@ -52,7 +52,7 @@ def undo(
 
 def _attempts(
     item: Compensation, journal: Journal, observers: Observers, closing: threading.Event, is_lost: Callable[[], bool]
-) -> Exception | None:
+) -> BaseException | None:
     """Undo one step: None, or the error of the last attempt."""
     pause = _PAUSE
     for attempt in range(1, _ATTEMPTS + 1):
@@ -61,9 +61,11 @@ def _attempts(
         if closing.is_set():
             raise Unwound(Why.CLOSING)
         try:
-            item.undo(item.value)
+            item.call()
             return None
-        except Exception as error:
+        except PASSED_ON:
+            raise
+        except BaseException as error:
             observers.on_error(journal.execution_id, f"undoing step {item.name!r}, attempt {attempt}", error)
             if attempt == _ATTEMPTS:
                 return error

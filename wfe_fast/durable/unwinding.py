@@ -28,5 +28,10 @@ class Unwound(BaseException):
         self.error = error
 
 
+#: What passes through a workflow and its steps: it is about the process, or about the body as a whole. Everything else is a failure, those
+#: included that derive from BaseException only, as asyncio.CancelledError does: they must not end the engine's threads.
+PASSED_ON = (Unwound, KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
 class MisuseError(InvalidStateError):
     """A context is used where it must not be. A step lets it through as it is: trying again would not help."""

@@ -19,8 +19,9 @@ _MICROS = 1_000_000
 class ClaimMethods(Operations):
     """See `contract.ClaimOperations`."""
 
-    #: Whether the last claim got as many as it asked for. Then the next one most likely finds some, too, and does not look before.
-    _more_is_likely = False
+    #: What the last claim asked for, where it got as many as it wanted. The next one that asks for the same most likely finds some, too, and
+    #: does not look before.
+    _found_plenty: object = None
 
     def claim_runnable_instances(
         self,
@@ -36,11 +37,13 @@ class ClaimMethods(Operations):
         length = lease_micros(lease)
         due = None if as_at is None else to_millis(checked_moment(as_at, "as_at"))
         pairs = None if definitions is None else check_definitions(definitions)
-        looks = None if self._more_is_likely else self._looks()
+        wanted = (pairs,)
+        looks = None if self._found_plenty == wanted else self._looks()
         if looks and not self._read(looks.claimable, due, pairs):
             return []
+        self._found_plenty = None  # where the write fails
         rows = self._write(self._work.claim, worker_id, due, pairs, limit, length)
-        self._more_is_likely = len(rows) == limit
+        self._found_plenty = wanted if len(rows) == limit else None
         return [self._loaded(row, claimed=True) for row in rows]
 
     def renew_claims(self, instances: Iterable[WorkflowInstance], lease: Duration = 30.0) -> list[WorkflowInstance]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from wfe_fast.checks import check_bool, check_identifier
 from wfe_fast.clock import Duration, checked_seconds
+from wfe_fast.codec import decode_json, encode_json, encode_line
 from wfe_fast.durable.policies import NoRetry, RetryPolicy
-from wfe_fast.durable.replay import check_step
-from wfe_fast.durable.unwinding import MisuseError
+from wfe_fast.durable.replay import Compensation, check_step
+from wfe_fast.durable.unwinding import PASSED_ON, MisuseError
 from wfe_fast.durable.values import error_text, recordable, typed
 from wfe_fast.errors import InvalidStateError, SerializationError, SignalTimeoutError, StepFailedError
 
@@ -31,8 +32,9 @@ class FakeContext:
         self.calls: list[str] = []
         self.slept: float = 0.0
         self._signals = {name: list(payloads) for name, payloads in (signals or {}).items()}
-        self._compensations: list[tuple[Callable[[Any], object], Any]] = []
+        self._compensations: list[Compensation] = []
         self._attempt: int | None = None
+        #: What a step sees as its context's `in_doubt`; to be set by the test.
         self.in_doubt = False
 
     @property
@@ -45,6 +47,8 @@ class FakeContext:
     @property
     def idempotency_key(self) -> str:
         """In a step: a text that no other step has."""
+        if self._attempt is None:
+            raise InvalidStateError("no step is running")
         return f"{self.execution_id}:{len(self.calls) - 1}"
 
     def step(
@@ -63,23 +67,27 @@ class FakeContext:
         check_bool(in_doubt, "in_doubt")
         if timeout is not None:
             checked_seconds(timeout, "timeout")
-        if self._attempt is not None:
-            raise MisuseError("a step cannot use the workflow's steps, sleeps and signals")
-        self.calls.append(name)
-        value = self._attempts(name, fn, retry, returns)
+        self._enter(name)
+        output, value = self._attempts(name, fn, retry, returns)
         if compensate is not None:
-            self._compensations.append((compensate, value))
+            position = len(self.calls) - 1
+            self._compensations.append(Compensation(position, name, compensate, encode_line(output), returns))
         return value
 
-    def _attempts(self, name: str, fn: Callable[[], Any], retry: RetryPolicy, returns: Any) -> Any:
+    def _enter(self, name: str) -> None:
+        if self._attempt is not None:
+            raise MisuseError("a step cannot use the workflow's steps, sleeps and signals")
+        self.calls.append(check_identifier(name, "name"))
+
+    def _attempts(self, name: str, fn: Callable[[], Any], retry: RetryPolicy, returns: Any) -> tuple[Any, Any]:
         attempt = 1
         while True:
             self._attempt = attempt
             try:
-                return recordable(fn(), returns, f"step {name!r}")[1]
-            except (SerializationError, MisuseError):
+                return recordable(fn(), returns, f"step {name!r}")
+            except (SerializationError, MisuseError, *PASSED_ON):
                 raise
-            except Exception as error:
+            except BaseException as error:
                 if not retry.goes_on(attempt, error):
                     raise StepFailedError(name, type(error).__name__, error_text(error)) from error
                 attempt += 1
@@ -88,19 +96,19 @@ class FakeContext:
 
     def sleep(self, name: str, duration: Duration) -> None:
         """Add to `slept`, in seconds."""
-        self.calls.append(check_identifier(name, "name"))
+        self._enter(name)
         self.slept += checked_seconds(duration, "duration")
 
     def wait_signal(self, name: str, type: Any = Any, timeout: Duration | None = None) -> Any:
         """The next one of `signals`; SignalTimeoutError where there is none."""
-        self.calls.append(check_identifier(name, "name"))
+        self._enter(name)
         waiting = self._signals.get(name)
         if not waiting:
             raise SignalTimeoutError(name, 0.0 if timeout is None else checked_seconds(timeout, "timeout"))
-        return typed(waiting.pop(0), type, f"signal {name!r}")
+        payload = decode_json(encode_json(waiting.pop(0), f"signal {name!r}"))
+        return typed(payload, type, f"signal {name!r}")
 
     def compensate(self) -> None:
         """Undo the steps that have been done, the last one first."""
         while self._compensations:
-            undo, value = self._compensations.pop()
-            undo(value)
+            self._compensations.pop().call()

@@ -74,6 +74,12 @@ class WorkerLoop(Generic[Item]):
         return session is not None and session.stopping.is_set()
 
     @property
+    def failure(self) -> BaseException | None:
+        """What has stopped the loop, until `stop` raises it."""
+        session = self._current()
+        return None if session is None else session.failure
+
+    @property
     def busy(self) -> int:
         """How many items are held now."""
         session = self._current()

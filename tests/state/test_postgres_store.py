@@ -39,6 +39,7 @@ from wfe_fast.state import (
     NodeScheduled,
     NodeSkipped,
     NodeStarted,
+    Snapshot,
     StrategyLimitHit,
     Tenant,
     TenantLimits,
@@ -130,6 +131,23 @@ def test_damaged_values_are_said_to_be_damaged(
     ):
         with pytest.raises(CorruptionError):
             call()
+
+
+def test_a_damaged_snapshot_and_session_type(
+    postgres_dsn: str, postgres_empty_schema: str, backend: PostgresBackend
+) -> None:
+    execution = an_execution(session_type="resumable")
+    id = execution.execution_id
+    backend.create_execution(execution)
+    backend.write_snapshot(Snapshot(execution_id=id, at_sequence=1, state={}))
+    execute(postgres_dsn, f"UPDATE {postgres_empty_schema}.state_executions SET session_type = 'other'")
+    with pytest.raises(CorruptionError, match="session type is 'other'"):
+        backend.get_execution(id)
+    for damage in ("active_nodes = '5'", "active_nodes = '[1]', completed_nodes = '{}'", "completed_nodes = '[]'"):
+        execute(postgres_dsn, f"UPDATE {postgres_empty_schema}.state_snapshots SET {damage}")
+        for call in (partial(backend.latest_snapshot, id), partial(backend.materialize, id)):
+            with pytest.raises(CorruptionError, match="nodes"):
+                call()
 
 
 # -- the fold in the database against the one in Python --------------------------------------------------------------------------------

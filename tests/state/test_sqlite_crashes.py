@@ -24,6 +24,7 @@ pytestmark = pytest.mark.once
 
 EXECUTION = an_execution(execution_id=UUID(int=1))
 OTHER = an_execution(execution_id=UUID(int=2), started_at=START, updated_at=START)
+ENDED = an_execution(execution_id=UUID(int=3), started_at=START, updated_at=START)
 ITEMS = {
     name: an_item(EXECUTION, name, id=UUID(int=100 + n)) for n, name in enumerate(("a", "b", "last", "dead", "queued"))
 }
@@ -48,6 +49,14 @@ def prepare(path: Path) -> None:
             ITEMS[item.node_id] = item
         backend.move_to_dead_letter(ITEMS["dead"], "gone")
         backend.enqueue_work_item(ITEMS["queued"])
+        backend.create_execution(ENDED)
+        backend.append_events(
+            [
+                Event(id=UUID(int=n), execution_id=ENDED.execution_id, kind=completed(str(n)), created_at=START)
+                for n in (20, 21)
+            ]
+        )
+        backend.update_execution_status(ENDED.execution_id, WorkflowStatus.FAILED)
         TOKEN[:] = [backend.create_token("t", "r")[1].id]
 
 
@@ -57,6 +66,7 @@ WRITES: dict[str, Callable[[SqliteBackend], object]] = {
     "store_workflow": lambda b: b.for_tenant("acme").store_workflow(
         WorkflowDefinition(workflow_id="w", version="1", ir=1, created_at=START)
     ),
+    "create_execution": lambda b: b.for_tenant("acme").create_execution(OTHER),
     "start_execution": lambda b: b.start_execution(
         OTHER,
         [Event(id=UUID(int=n), execution_id=OTHER.execution_id, kind=scheduled(), created_at=START) for n in (60, 61)],
@@ -84,6 +94,8 @@ WRITES: dict[str, Callable[[SqliteBackend], object]] = {
     "claim_work_item that ends leases": lambda b: SqliteBackend(b.pool, clock=LATER).claim_work_item("w", [QUEUE]),
     "reclaim_expired_leases": lambda b: SqliteBackend(b.pool, clock=LATER).reclaim_expired_leases(),
     "rotate_token": lambda b: b.rotate_token(TOKEN[0]),
+    "reserve_tool_effect": lambda b: b.reserve_tool_effect("k", EXECUTION.execution_id, "n", "me", 1),
+    "purge_events": lambda b: b.purge_events(START + timedelta(seconds=1)),
     "patch_append_array": lambda b: b.patch_append_array(EXECUTION.execution_id, "k", 1),
 }
 

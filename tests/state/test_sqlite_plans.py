@@ -12,6 +12,7 @@ from uuid import UUID
 import apsw
 import pytest
 
+from wfe_fast.errors import StoreBusyError
 from wfe_fast.sqlite import SqliteBackend
 from wfe_fast.state import Event, NodeCompleted, Tenant, ToolCalled
 from wfe_fast.state.sqlite import STATEMENTS
@@ -215,6 +216,40 @@ def test_an_empty_queue_costs_no_write(tmp_path: Path, steps: Steps) -> None:
         assert backend.claim_work_item("w", ["model"]) is None
         blocker.close()
         assert steps.writes == 0
+
+
+def test_a_full_claim_says_something_of_its_own_queues_only(tmp_path: Path, steps: Steps) -> None:
+    with opened(tmp_path / "test.db", steps, pending=2) as backend:
+        blocker = apsw.Connection(str(tmp_path / "test.db"))
+
+        def finds_nothing_and_waits_for_nobody(*queues: str) -> bool:
+            blocker.execute("BEGIN IMMEDIATE")
+            try:
+                return backend.claim_work_item("w", queues) is None
+            finally:
+                blocker.execute("ROLLBACK")
+
+        assert backend.claim_work_item("w", [QUEUE]) is not None
+        assert finds_nothing_and_waits_for_nobody("model")
+        assert backend.claim_work_item("w", [QUEUE]) is not None
+        # What was full a moment ago is tried once more; after that it is looked at first.
+        assert backend.claim_work_item("w", [QUEUE]) is None
+        assert finds_nothing_and_waits_for_nobody(QUEUE)
+        blocker.close()
+
+
+def test_a_claim_that_fails_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    with SqliteBackend.open(path, clock=ManualClock(), busy_timeout=0.01) as backend:
+        backend.create_execution(EXECUTION)
+        backend.enqueue_work_item(an_item(EXECUTION))
+        assert backend.claim_work_item("w", [QUEUE]) is not None
+        blocker = apsw.Connection(str(path))
+        blocker.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusyError):
+            backend.claim_work_item("w", [QUEUE])
+        assert backend.claim_work_item("w", [QUEUE]) is None
+        blocker.close()
 
 
 def test_a_token_is_one_look_by_its_hash(tmp_path: Path, steps: Steps) -> None:

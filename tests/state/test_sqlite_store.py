@@ -12,7 +12,7 @@ import pytest
 from tests.state.support import dump
 from wfe_fast.errors import CorruptionError, SchemaMismatchError, StoreUnavailableError
 from wfe_fast.sqlite import SqliteBackend, SqlitePersistenceProvider
-from wfe_fast.state import Tenant, TenantLimits, ToolCalled, UnknownEventKind, WorkflowStatus
+from wfe_fast.state import Snapshot, Tenant, TenantLimits, ToolCalled, UnknownEventKind, WorkflowStatus
 from wfe_fast.testing.persistence.factories import a_workflow
 from wfe_fast.testing.state.factories import QUEUE, an_event, an_execution, an_item, claimed, completed
 
@@ -76,6 +76,45 @@ def test_damaged_values_are_said_to_be_damaged(tmp_path: Path) -> None:
             lambda: backend.for_tenant("acme").create_execution(an_execution()),
         ):
             with pytest.raises(CorruptionError):
+                call()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "active_nodes = '5'",
+        "active_nodes = '[1]'",
+        "active_nodes = '{}'",
+        "active_nodes = 'null'",
+        "completed_nodes = '[]'",
+    ],
+)
+def test_a_damaged_snapshot_is_said_to_be_damaged(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "test.db"
+    execution = an_execution()
+    with SqliteBackend.open(path) as backend:
+        backend.create_execution(execution)
+        item = claimed(backend, execution)
+        backend.write_snapshot(Snapshot(execution_id=execution.execution_id, at_sequence=1, state={}))
+    rewrite(path, f"UPDATE state_snapshots SET {damage}")
+    with SqliteBackend.open(path) as backend:
+        for call in (
+            lambda: backend.latest_snapshot(execution.execution_id),
+            lambda: backend.materialize(execution.execution_id),
+            lambda: backend.commit_turn(item, an_event(execution, completed()), snapshot=True),
+        ):
+            with pytest.raises(CorruptionError, match="nodes"):
+                call()
+
+
+def test_an_unknown_session_type_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    execution = an_execution(session_type="resumable")
+    with SqliteBackend.open(path) as backend:
+        backend.create_execution(execution)
+        rewrite(path, "UPDATE state_executions SET session_type = 'other'")
+        for call in (lambda: backend.get_execution(execution.execution_id), lambda: list(backend.list_executions())):
+            with pytest.raises(CorruptionError, match="session type is 'other'"):
                 call()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
@@ -10,6 +11,7 @@ from wfe_fast.checks import check_int, check_name
 from wfe_fast.clock import Duration, checked_seconds
 from wfe_fast.codec import checked_text
 from wfe_fast.errors import InvalidValueError
+from wfe_fast.paging import EVER
 from wfe_fast.stored import micros
 
 #: Before every other id.
@@ -69,6 +71,10 @@ def cutoff(older_than: datetime | Duration, now: int) -> int:
     return now - int(checked_seconds(older_than, "older_than") * 1_000_000)
 
 
+#: What `page_key` writes.
+_PAGE_KEY = re.compile(r"(-?[0-9]{1,19}):([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
+
 def page_key(moment: int, id: UUID) -> str:
     """Where a page goes on whose last row has this moment (in microseconds) and id."""
     return f"{moment}:{id}"
@@ -82,8 +88,8 @@ def parse_page_key(after: object) -> tuple[int, str] | None:
     """
     if after is None:
         return None
-    try:
-        moment, _, id = checked_text(after, "after").partition(":")
-        return int(moment), str(UUID(id))
-    except ValueError as error:
-        raise InvalidValueError("after", "must be the `next` of a page", after) from error
+    found = _PAGE_KEY.fullmatch(checked_text(after, "after"))
+    moment = int(found[1]) if found else 0
+    if found is None or abs(moment) > EVER:
+        raise InvalidValueError("after", "must be the `next` of a page", after)
+    return moment, found[2]

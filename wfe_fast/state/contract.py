@@ -178,7 +178,8 @@ class EventOperations(Protocol):
 class WorkItemOperations(Protocol):
     """Work for nodes, handed out under leases.
 
-    A claimed item carries a fence that is larger than any before it. Whoever renews or settles the item shows it; `LeaseLostError` = it
+    A claimed item carries a fence that is larger than any that it had before, as long as it is stored. The id of an item is not to be used
+    again after the item was purged: its fences would begin anew. Whoever renews or settles the item shows it; `LeaseLostError` = it
     is not the one under which the item is held now: the lease was taken over, or the item is settled, cancelled or another
     tenant's. Then nothing was changed. A lease that has run out, but that nobody took over, is still its holder's.
 
@@ -189,7 +190,8 @@ class WorkItemOperations(Protocol):
     """
 
     def enqueue_work_item(self, item: WorkItem) -> UUID:
-        """Put an item into its queue and return its id. Its lease fields and its tenant do not count.
+        """Put an item into its queue and return its id, which no item had before, not even one that was purged. Its lease fields and its
+        tenant do not count.
 
         Raises:
             ExecutionNotFoundError: there is no such execution.
@@ -271,7 +273,8 @@ class WorkItemOperations(Protocol):
 
         Raises:
             WorkItemNotFoundError: there is none.
-            LeaseLostError: it is not held under the lease that `item` shows.
+            LeaseLostError: it is not held under the lease that `item` shows; where that is none (its fence is 0), it does not wait. What
+                is settled is given up by its id only.
         """
         ...
 
@@ -296,7 +299,7 @@ class DeadLetterOperations(Protocol):
         ...
 
     def requeue_dead_letter(self, item_id: UUID) -> WorkItem:
-        """Put it back into its queue, with attempt 0.
+        """Put it back into its queue, with attempt 0, from which nobody gets it before its `run_at`.
 
         Raises:
             DeadLetterNotFoundError: there is none.
@@ -305,7 +308,8 @@ class DeadLetterOperations(Protocol):
         ...
 
     def purge_dead_letters(self, older_than: datetime | Duration, limit: int = 1000) -> int:
-        """Delete at most `limit` that were given up before a moment, or longer ago than a duration; how many."""
+        """Delete at most `limit` that were given up before a moment, or longer ago than a duration; how many. Their ids are not to be used
+        again."""
         ...
 
 
@@ -319,7 +323,7 @@ class TransitionOperations(Protocol):
         ...
 
     def schedule_node(self, event: Event, item: WorkItem) -> int:
-        """A NodeScheduled event and the item of that node; the event's number. The same call again changes nothing.
+        """A NodeScheduled event and the item of that node; the event's number. The same call again changes nothing, until the item is purged.
 
         Raises:
             InvalidValueError: the event is of another kind, or not about the item's execution and node.
@@ -355,7 +359,7 @@ class EffectOperations(Protocol):
     """What must not happen twice: reserve the key, do it, and commit the result under it. Keys are each tenant's own."""
 
     def get_tool_effect(self, idempotency_key: str) -> dict[str, Any] | None:
-        """The result that was recorded first under the key, or None."""
+        """The result that was recorded first under the key, or None. An unscoped backend looks in the tenant ``default``."""
         ...
 
     def reserve_tool_effect(
@@ -376,7 +380,7 @@ class EffectOperations(Protocol):
         ...
 
     def release_tool_reservation(self, idempotency_key: str, owner: str, fence: int) -> bool:
-        """Give the key back; whether this owner had it, with this fence."""
+        """Give the key back; whether this owner had it, with this fence. An unscoped backend gives back keys of the tenant ``default``."""
         ...
 
 
@@ -399,6 +403,7 @@ class TokenOperations(Protocol):
         """End a token at once. A second time changes nothing.
 
         Raises:
+            InvalidValueError: this is a secret and not an id; the error does not show it.
             TokenNotFoundError: there is none.
         """
         ...
@@ -407,6 +412,7 @@ class TokenOperations(Protocol):
         """Another secret for the same name, role, tenant and expiry; the old token ends at once.
 
         Raises:
+            InvalidValueError: this is a secret and not an id; the error does not show it.
             TokenNotFoundError: there is none, or it has ended.
         """
         ...
@@ -446,11 +452,11 @@ class RetentionOperations(Protocol):
     """Delete at most `limit` of what ended before a moment, or longer ago than a duration; how many were deleted."""
 
     def purge_work_items(self, older_than: datetime | Duration, limit: int = 1000) -> int:
-        """Items that are completed, failed or cancelled."""
+        """Items that are completed, failed or cancelled. Their ids are not to be used again."""
         ...
 
     def purge_events(self, older_than: datetime | Duration, limit: int = 1000) -> int:
-        """Events of executions that have ended, of at most `limit` executions. A snapshot keeps what they say, so `materialize` and
+        """Events of executions whose status is final, of at most `limit` executions. A snapshot keeps what they say, so `materialize` and
         `latest_sequence` answer as before. The ids of deleted events are forgotten."""
         ...
 
@@ -502,7 +508,12 @@ class StateBackend(
         ...
 
     def bump_store_term(self) -> int:
-        """Raise it by one."""
+        """Raise it by one.
+
+        Raises:
+            InvalidStateError: it is the largest there is, 2^31 - 1. Nothing was changed.
+            TenantScopeError: this is a view of one tenant.
+        """
         ...
 
     def migrate(self) -> None:

@@ -62,7 +62,7 @@ class EffectMethods(ItemMethods):
     def release_tool_reservation(self, idempotency_key: str, owner: str, fence: int) -> bool:
         params = (
             check_label(idempotency_key, "idempotency_key"),
-            self._tenant,
+            self._home,
             check_label(owner, "owner"),
             check_int(fence, "fence", 0, 2**63 - 1),
         )

@@ -10,15 +10,13 @@ from wfe_fast.clock import UTC, from_micros, to_micros
 from wfe_fast.codec import checked_text
 from wfe_fast.database.base import UniqueViolation
 from wfe_fast.errors import DuplicateExecutionError, ExecutionNotFoundError
+from wfe_fast.paging import EVER
 from wfe_fast.state.checks import NO_ID, check_id, check_label, page_key, parse_page_key
 from wfe_fast.state.logs import LogMethods
 from wfe_fast.state.models import Page, WorkflowDefinition, WorkflowExecution, WorkflowStatus
 from wfe_fast.state.operations import all_rows, one, run
 from wfe_fast.state.rows import definition_row, execution_from, execution_row, status_from
 from wfe_fast.stored import json_text, stored_json
-
-#: Beyond any datetime, in microseconds.
-_EVER = 2**62
 
 
 class ExecutionMethods(LogMethods):
@@ -81,7 +79,7 @@ class ExecutionMethods(LogMethods):
         wanted = None if status is None else check_enum(status, WorkflowStatus, "status").value
         most = check_limit(limit)
         key = _key_of(after)
-        span = (*(key or (_EVER, NO_ID)), most + 1, check_int(offset, "offset"))
+        span = (*(key or (EVER, NO_ID)), most + 1, check_int(offset, "offset"))
         sql = self._sql
         if self._tenant is None:
             rows = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from typing import Any
 
 from wfe_fast.state.events import (
@@ -26,7 +25,11 @@ from wfe_fast.state.models import TERMINAL_STATUSES, MaterializedState, Workflow
 
 
 def fold(base: MaterializedState, events: Iterable[tuple[int, AnyEventKind]]) -> MaterializedState:
-    """Apply events, each with its number, to `base`, which is changed and returned. No event is changed, whatever becomes of the state."""
+    """Apply events, each with its number, to `base`, which is changed and returned.
+
+    The events are used up: it may put parts of them into the state and change these by later events. Who reads events from a store to fold
+    them is the only one who has them, and a copy of a deep value takes more stack than there is.
+    """
     for sequence, kind in events:
         apply = _OF_NODES.get(type(kind))
         if apply is not None or (
@@ -58,7 +61,7 @@ def _merged(target: Any, patch: Any, *, in_place: bool) -> Any:
 
 
 def _patch(state: MaterializedState, patch: Any) -> None:
-    # In place, because a copy for each event of a long log takes time with its square. Every dict of the state is the fold's own.
+    # In place, because a copy for each event of a long log takes time with its square. The state and the events are the fold's own.
     if patch is not None:
         state.current_state = _merged(state.current_state, patch, in_place=True)
 
@@ -90,7 +93,7 @@ def _become(status: WorkflowStatus) -> Apply:
 
 
 def _complete(state: MaterializedState, kind: WorkflowCompleted) -> None:
-    state.current_state = deepcopy(kind.final_state)
+    state.current_state = kind.final_state
     state.status = WorkflowStatus.COMPLETED
 
 

@@ -41,8 +41,9 @@ class ItemMethods(ExecutionMethods):
 
     # -- claim ---------------------------------------------------------------------------------------------------------------------
 
-    #: Whether the last claim got as many as it asked for. Then the next one most likely finds some, too, and does not look before.
-    _more_is_likely = False
+    #: The queues in which the last claim got as many as it asked for. The next one in these most likely finds some, too, and does not
+    #: look before.
+    _found_all_in: list[str] | None = None
 
     @overload
     def claim_work_item(
@@ -62,10 +63,12 @@ class ItemMethods(ExecutionMethods):
         length = lease_micros(lease)
         most = 1 if limit is None else check_limit(limit)
         rows: list[Row] = []
-        looks = None if self._more_is_likely else self._work.looks
+        looks = None if queues == self._found_all_in else self._work.looks
+        self._found_all_in = None  # also where the claim fails
         if queues and (looks is None or self._read(looks.claimable, queues)):
             rows = self._write(self._work.claim, worker, queues, length, most)
-        self._more_is_likely = len(rows) == most
+        if len(rows) == most:
+            self._found_all_in = queues
         items = [item_from(row, self._store) for row in rows]
         if limit is not None:
             return items

@@ -51,9 +51,12 @@ def _encode_unknown(kind: UnknownEventKind, field: str) -> tuple[str, str]:
     whole = {"type": name, **fields}
     text = encode_json(whole, f"{field}.fields").decode()
     raw: str | None = kind.__dict__.get(_RAW)
-    if raw is not None and decode_json(raw) == whole:
-        return name, raw
-    return name, text
+    if raw is None:
+        return name, text
+    stored = decode_json(raw)
+    # As texts, since what is another value in JSON may be an equal one here: true, 1 and 1.0.
+    same = encode_line({"type": stored.pop("type"), **stored}).decode() == text
+    return name, raw if same else text
 
 
 def decode_kind(name: str, text: str, store: str) -> AnyEventKind:

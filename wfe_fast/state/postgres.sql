@@ -22,7 +22,7 @@ id, name, status, policy, limits, @state_micros(created_at), @state_micros(updat
 id, name, role, @state_micros(created_at), @state_micros(expires_at), tenant_id, @state_micros(last_used_at)
 
 -- part: held
--- The row is held under this very lease: a fence is never reused, and only a claimed item has one. (With the status the planner might rather walk
+-- The row is held under this very lease: as long as the row is there no fence of it comes again, and only a claimed item has one. (With the status the planner might rather walk
 -- through all that is claimed, when that is not much.)
 id = :id::uuid AND fence = :fence::bigint AND (:tenant::text IS NULL OR tenant_id = :tenant::text)
 
@@ -42,8 +42,8 @@ SELECT set_config('wfe_fast.tenant', :tenant::text, TRUE), set_config('role', :r
 -- name: scope_alone(tenant)
 SELECT set_config('wfe_fast.tenant', :tenant::text, TRUE);
 
--- name: raise_term(term, step)
-SELECT @state_raise_term(:term, :step);
+-- name: raise_term(term, step, most)
+SELECT @state_raise_term(:term, :step, :most);
 
 -- ---- tenants ---------------------------------------------------------------------------------------------------------------
 
@@ -177,8 +177,8 @@ SELECT r.*, i.last_error, @state_micros(i.settled_at) FROM @state_items i CROSS 
 WHERE {dead};
 
 -- name: requeue_dead_letter(id, tenant, now)
-WITH queued AS (UPDATE @state_items i SET status = 'pending', attempt = 0, available_at = @state_now(:now::bigint), settled_at = NULL
-    WHERE {dead} RETURNING @state_row(i) AS r)
+WITH queued AS (UPDATE @state_items i SET status = 'pending', attempt = 0, available_at = greatest(@state_now(:now::bigint), i.run_at),
+        settled_at = NULL WHERE {dead} RETURNING @state_row(i) AS r)
 SELECT (r).* FROM queued;
 
 -- ---- transitions and effects -----------------------------------------------------------------------------------------------
@@ -202,7 +202,8 @@ SELECT result FROM @state_effects WHERE idempotency_key = :key::text AND tenant_
 SELECT result, owner, until FROM @state_reserve(:key, :execution_id, :tenant, :node_id, :owner, :fence, :length, :now);
 
 -- name: release_tool_reservation(key, tenant, owner, fence)
-DELETE FROM @state_reservations WHERE idempotency_key = :key::text AND owner = :owner::text AND fence = :fence::bigint AND {in_scope};
+DELETE FROM @state_reservations WHERE idempotency_key = :key::text AND tenant_id = :tenant::text AND owner = :owner::text
+    AND fence = :fence::bigint;
 
 -- ---- tokens ----------------------------------------------------------------------------------------------------------------
 

@@ -9,14 +9,12 @@ from wfe_fast.checks import check_limit
 from wfe_fast.clock import Duration, to_micros
 from wfe_fast.database.base import UniqueViolation
 from wfe_fast.errors import DeadLetterNotFoundError, DuplicateWorkItemError
+from wfe_fast.paging import EVER
 from wfe_fast.state.checks import NO_ID, check_id, cutoff, page_key, parse_page_key
 from wfe_fast.state.models import DeadLetter, Page, WorkItem
 from wfe_fast.state.operations import all_rows, one
 from wfe_fast.state.rows import dead_letter_from, item_from
 from wfe_fast.state.tokens import TokenMethods
-
-#: Before any datetime, in microseconds.
-_EVER = -(2**62)
 
 
 class RetentionMethods(TokenMethods):
@@ -27,7 +25,7 @@ class RetentionMethods(TokenMethods):
     def list_dead_letters(self, limit: int = 100, after: str | DeadLetter | None = None) -> Page[DeadLetter]:
         most = check_limit(limit)
         key = parse_page_key(_page_key(after) if isinstance(after, DeadLetter) else after)
-        span = (*(key or (_EVER, NO_ID)), most + 1)
+        span = (*(key or (-EVER, NO_ID)), most + 1)
         if self._tenant is None:
             rows = self._read(all_rows, self._sql.list_dead_letters, span)
         else:

@@ -42,6 +42,33 @@ _STATUS = {status.value: status for status in WorkflowStatus}
 _SESSION = {session.value: session for session in SessionType}
 _MAX_UINT32 = 2**32 - 1
 
+#: So many attempts that no number of leases and parkings to come takes them out of their column.
+_MOST_ATTEMPTS = 2**30
+
+
+def nodes_from(text: str, store: str) -> set[str]:
+    """Stored ids of nodes.
+
+    Raises:
+        CorruptionError: they are none.
+    """
+    nodes = stored_json(text, store)
+    if not isinstance(nodes, list) or not all(isinstance(node, str) for node in nodes):
+        raise CorruptionError(store, "stored active nodes are no list of texts")
+    return set(nodes)
+
+
+def outputs_from(text: str, store: str) -> dict[str, Any]:
+    """Stored outputs of nodes.
+
+    Raises:
+        CorruptionError: they are none.
+    """
+    outputs = stored_json(text, store)
+    if not isinstance(outputs, dict):
+        raise CorruptionError(store, "stored completed nodes are no object")
+    return outputs
+
 
 def moment_from(stored: int | None) -> datetime | None:
     """An optional moment as it was stored."""
@@ -58,6 +85,13 @@ def status_from(text: str, store: str) -> WorkflowStatus:
         return _STATUS[text]
     except KeyError as error:
         raise CorruptionError(store, f"a stored status is {text!r}") from error
+
+
+def _session_from(text: str | None, store: str) -> SessionType | None:
+    try:
+        return None if text is None else _SESSION[text]
+    except KeyError as error:
+        raise CorruptionError(store, f"a stored session type is {text!r}") from error
 
 
 # -- definitions and executions ----------------------------------------------------------------------------------------------------
@@ -109,7 +143,11 @@ def execution_row(execution: object) -> Row:
 
 
 def execution_from(row: Row, store: str) -> WorkflowExecution:
-    """An execution from the columns of the part `execution`."""
+    """An execution from the columns of the part `execution`.
+
+    Raises:
+        CorruptionError: a stored value cannot be read.
+    """
     id, workflow, version, status, given, state, started, updated, completed, session, parent, segment = row
     return WorkflowExecution(
         execution_id=UUID(id),
@@ -121,7 +159,7 @@ def execution_from(row: Row, store: str) -> WorkflowExecution:
         started_at=from_micros(started),
         updated_at=from_micros(updated),
         completed_at=moment_from(completed),
-        session_type=None if session is None else SessionType(session),
+        session_type=_session_from(session, store),
         parent_execution_id=None if parent is None else UUID(parent),
         segment_number=segment,
     )
@@ -172,7 +210,8 @@ def _event_row(id: str, name: str, kind: AnyEventKind, text: str, created: int) 
     if not isinstance(kind, NodeCompleted):
         return NewEvent(id, name, node_id_of(kind), text, created)
     tokens = min((kind.input_tokens or 0) + (kind.output_tokens or 0), _MOST_TOKENS)
-    cost = max(-_MOST_COST, min(float(kind.cost_usd or 0), _MOST_COST))
+    # A negative cost gives nothing back: what a month has used only grows.
+    cost = max(0.0, min(float(kind.cost_usd or 0), _MOST_COST))
     return NewEvent(id, name, node_id_of(kind), text, created, tokens, cost)
 
 
@@ -215,7 +254,11 @@ def snapshot_row(snapshot: object) -> Row:
 
 
 def snapshot_from(row: Row, execution_id: UUID, store: str) -> Snapshot:
-    """A snapshot from the columns of `latest_snapshot`."""
+    """A snapshot from the columns of `latest_snapshot`.
+
+    Raises:
+        CorruptionError: a stored value cannot be read.
+    """
     id, at, state, status, completed, active, last, created = row
     return Snapshot(
         id=UUID(id),
@@ -223,8 +266,8 @@ def snapshot_from(row: Row, execution_id: UUID, store: str) -> Snapshot:
         at_sequence=at,
         state=stored_json(state, store),
         status=status_from(status, store),
-        completed_nodes=stored_json(completed, store),
-        active_nodes=set(stored_json(active, store)),
+        completed_nodes=outputs_from(completed, store),
+        active_nodes=nodes_from(active, store),
         last_sequence=last,
         created_at=from_micros(created),
     )
@@ -247,8 +290,8 @@ def item_row(item: object, field: str = "item") -> Row:
         check_label(made.node_id, f"{field}.node_id"),
         check_label(made.queue_type, f"{field}.queue_type"),
         json_text(made.payload, f"{field}.payload"),
-        check_int(made.attempt, f"{field}.attempt"),
-        check_int(made.max_attempts, f"{field}.max_attempts", 1),
+        check_int(made.attempt, f"{field}.attempt", 0, _MOST_ATTEMPTS),
+        check_int(made.max_attempts, f"{field}.max_attempts", 1, _MOST_ATTEMPTS),
         micros(made.created_at, f"{field}.created_at"),
         check_int(made.priority, f"{field}.priority", -MAX_INT, MAX_INT),
         optional_micros(made.run_at, f"{field}.run_at"),
@@ -327,11 +370,18 @@ def _limits_text(limits: object) -> str:
         if value is not None:
             check_int(value, f"tenant.limits.{name}", 0, 2**63 - 1)
     cost: object = made.max_cost_per_month_usd
-    if cost is not None and (
-        isinstance(cost, bool) or not isinstance(cost, (int, float)) or not (math.isfinite(cost) and cost >= 0)
-    ):
+    if cost is not None and not _is_amount(cost):
         raise InvalidValueError("tenant.limits.max_cost_per_month_usd", "must be a finite number, 0 or more", cost)
     return msgspec.json.encode(made).decode()
+
+
+def _is_amount(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value) and value >= 0
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def limits_from(text: str, store: str) -> TenantLimits:

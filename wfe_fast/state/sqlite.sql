@@ -17,7 +17,7 @@ id, (SELECT x.id FROM state_executions x WHERE x.seq = execution), node_id, queu
     created_at, lease_until, worker_id, fence, tenant_id, priority, run_at
 
 -- part: held
--- The row is held under this very lease. A fence is never reused; 0 is nobody's.
+-- The row is held under this very lease. As long as the row is there no fence of it comes again; 0 is nobody's.
 id = :id AND fence = :fence AND status = 'claimed' AND (:tenant IS NULL OR tenant_id = :tenant)
 
 -- part: usable
@@ -62,8 +62,9 @@ SELECT count(*) FROM (SELECT 1 FROM state_executions INDEXED BY state_executions
 SELECT count(*), coalesce(max(workflow_id = :workflow_id), 0)
 FROM (SELECT DISTINCT workflow_id FROM state_definitions WHERE tenant_id = :tenant_id);
 
--- name: raise_term(term, step)
-UPDATE state_identity SET term = max(term + :step, :term) WHERE id = 1 RETURNING term;
+-- name: raise_term(term, step, most)
+-- Not beyond what the upper half of a fence holds.
+UPDATE state_identity SET term = max(term + :step, :term) WHERE id = 1 AND max(term + :step, :term) <= :most RETURNING term;
 
 -- ---- definitions and executions ----------------------------------------------------------------------------------------------
 
@@ -165,8 +166,9 @@ ON CONFLICT (execution, at_sequence) DO UPDATE SET id = excluded.id, status = ex
     created_at = excluded.created_at, state = excluded.state, completed_nodes = excluded.completed_nodes,
     active_nodes = excluded.active_nodes;
 
--- name: note_snapshot(execution, at_sequence)
-UPDATE state_logs SET snapshot_at = :at_sequence WHERE execution = :execution AND snapshot_at < :at_sequence;
+-- name: note_snapshot(execution)
+-- Not simply the new one's number: a snapshot that was moved may have left the largest.
+UPDATE state_logs SET snapshot_at = (SELECT max(at_sequence) FROM state_snapshots WHERE execution = :execution) WHERE execution = :execution;
 
 -- name: prune_snapshots(execution, keep)
 DELETE FROM state_snapshots WHERE execution = :execution AND at_sequence <=
@@ -292,7 +294,7 @@ SELECT {item}, last_error, settled_at FROM state_items
 WHERE id = :id AND status = 'dead_lettered' AND (:tenant IS NULL OR tenant_id = :tenant);
 
 -- name: requeue_dead_letter(id, tenant, now)
-UPDATE state_items SET status = 'pending', attempt = 0, available_at = :now, settled_at = NULL
+UPDATE state_items SET status = 'pending', attempt = 0, available_at = max(:now, coalesce(run_at, :now)), settled_at = NULL
 WHERE id = :id AND status = 'dead_lettered' AND (:tenant IS NULL OR tenant_id = :tenant)
 RETURNING {item};
 
@@ -308,8 +310,10 @@ DELETE FROM state_items WHERE seq IN (SELECT seq FROM state_items INDEXED BY sta
     ORDER BY settled_at LIMIT :limit);
 
 -- name: ended_executions(tenant, cutoff, limit)
+-- By the status as well: who stores an execution may say that it was completed, and that it runs.
 SELECT seq FROM state_executions INDEXED BY state_executions_ended
-WHERE completed_at IS NOT NULL AND purged = 0 AND tenant_id = :tenant AND completed_at < :cutoff ORDER BY completed_at LIMIT :limit;
+WHERE completed_at IS NOT NULL AND purged = 0 AND tenant_id = :tenant AND completed_at < :cutoff
+    AND status NOT IN ('pending', 'running', 'paused') ORDER BY completed_at LIMIT :limit;
 
 -- name: purge_events(execution)
 DELETE FROM state_events WHERE execution = :execution;
@@ -345,7 +349,7 @@ WHERE state_reservations.expires_at <= :now OR state_reservations.owner = exclud
 SELECT owner, expires_at FROM state_reservations WHERE idempotency_key = :key AND tenant_id = :tenant_id;
 
 -- name: release_tool_reservation(key, tenant, owner, fence)
-DELETE FROM state_reservations WHERE idempotency_key = :key AND owner = :owner AND fence = :fence AND {in_scope};
+DELETE FROM state_reservations WHERE idempotency_key = :key AND tenant_id = :tenant AND owner = :owner AND fence = :fence;
 
 -- ---- tokens ------------------------------------------------------------------------------------------------------------------
 

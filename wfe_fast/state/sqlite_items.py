@@ -145,11 +145,13 @@ class SqliteItems(SqliteLogs):
         row = session.one(self._sql.any_item, (id, self._tenant))
         if row is None:
             raise WorkItemNotFoundError(id)
-        if fence is not None and row[10] != fence:
+        seq, execution, status = row[14:]
+        live = status in ("pending", "claimed")
+        # What is settled has the fence 0, as what waits has.
+        if fence is not None and not (live and row[10] == fence):
             raise LeaseLostError(id)
         now = self._now()
-        seq, execution, status = row[14:]
         session.run(self._sql.bury_item, (seq, row[5], now, error))
-        if status in ("pending", "claimed"):
+        if live:
             last = NodeFailed(node_id=row[2], error=error, attempt=row[5], retryable=False)
             self._add_own_events(session, execution, row[11], [last], now)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from wfe_fast.clock import from_micros
+from wfe_fast.codec import encode_line
 from wfe_fast.database.base import Row, Session
 from wfe_fast.errors import (
     DuplicateEventError,
@@ -30,7 +31,6 @@ from wfe_fast.state.models import (
 from wfe_fast.state.rows import NewEvent, limits_from, own_event_row
 from wfe_fast.state.sqlite_statements import SqliteStatements
 from wfe_fast.state.work import FoldRows
-from wfe_fast.stored import json_text
 
 
 class Head(NamedTuple):
@@ -243,7 +243,7 @@ class SqliteLogs:
         execution = head.execution
         session.run(self._sql.move_snapshot, (execution, row[1], row[0]))
         session.run(self._sql.write_snapshot, (execution, head.tenant_id, *row))
-        session.run(self._sql.note_snapshot, (execution, row[0]))
+        session.run(self._sql.note_snapshot, (execution,))
         if self._keep_snapshots is not None:
             session.run(self._sql.prune_snapshots, (execution, self._keep_snapshots))
 
@@ -267,9 +267,10 @@ class SqliteLogs:
             state.status.value,
             state.last_sequence,
             now,
-            json_text(state.current_state, "state"),
-            json_text(state.completed_nodes, "completed_nodes"),
-            json_text(sorted(state.active_nodes), "active_nodes"),
+            # Of values that were checked when they came: an output of the greatest depth is one level deeper among the others.
+            encode_line(state.current_state).decode(),
+            encode_line(state.completed_nodes).decode(),
+            encode_line(sorted(state.active_nodes)).decode(),
         )
         self._store_snapshot(session, head, row)
 

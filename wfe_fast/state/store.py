@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from wfe_fast.checks import check_int
 from wfe_fast.clock import Clock, checked_clock
-from wfe_fast.errors import TenantScopeError
+from wfe_fast.errors import InvalidStateError, TenantScopeError
 from wfe_fast.state.operations import one
 from wfe_fast.state.retention import RetentionMethods
 
@@ -29,8 +29,9 @@ class StoreMethods(RetentionMethods):
     def _raise_term(self, term: int, step: int) -> int:
         if self._tenant is not None:
             raise TenantScopeError(self._tenant)
-        row = self._write(one, self._sql.raise_term, (term, step))
-        assert row is not None  # a row of the migration
+        row = self._write(one, self._sql.raise_term, (term, step, _MAX_TERM))
+        if row is None or row[0] is None:
+            raise InvalidStateError(f"the store's term is {_MAX_TERM}, the largest that there is")
         return int(row[0])
 
     @abstractmethod

@@ -50,14 +50,27 @@ class TokenMethods(TransitionMethods):
         return [token_from(row) for row in self._snapshot(self._work.list_tokens)]
 
     def revoke_token(self, token_id: str) -> None:
-        id = check_label(token_id, "token_id")
+        id = _token_id(token_id)
         if not self._repeat(run, self._sql.revoke_token, (id, self._tenant, self._bound_now())):
             raise TokenNotFoundError(id)
 
     def rotate_token(self, token_id: str) -> tuple[str, ApiToken]:
         plaintext, new = _new_secret(), str(uuid4())
-        old = check_label(token_id, "token_id")
+        old = _token_id(token_id)
         return plaintext, _token(new, *self._write(self._work.rotate_token, old, new, _hash(plaintext)))
+
+
+def _token_id(value: object) -> str:
+    """The id of a token. A secret in its place, whole or not, is neither sent nor shown; no id begins as one does.
+
+    Raises:
+        InvalidValueError: it is none.
+    """
+    if not isinstance(value, str):
+        raise InvalidValueError("token_id", "must be text", type(value))
+    if value.strip().startswith(_PREFIX):
+        raise InvalidValueError("token_id", "must be the id of a token, not its secret", type(value))
+    return check_label(value, "token_id")
 
 
 def _new_secret() -> str:

@@ -117,7 +117,7 @@ class ItemWork(Protocol):
         ...
 
     def bury(self, session: Session, id: str, fence: int | None, error: str) -> None:
-        """Give an item up; with a fence only where it is held under it, or by nobody where that is 0."""
+        """Give an item up; with a fence only where it is held under it, or waits where that is 0."""
         ...
 
 

@@ -50,9 +50,11 @@ BEGIN
     RETURN @state_micros(clock_timestamp());
 END $$;
 
-CREATE FUNCTION @state_raise_term(p_term BIGINT, p_step BIGINT) RETURNS BIGINT LANGUAGE sql VOLATILE AS $$
+-- Not beyond what the upper half of a fence holds, which is `p_most`: then null.
+CREATE FUNCTION @state_raise_term(p_term BIGINT, p_step BIGINT, p_most BIGINT) RETURNS BIGINT LANGUAGE sql VOLATILE AS $$
     INSERT INTO @state_identity AS i (id, term) VALUES (1, greatest(p_step, p_term))
-    ON CONFLICT (id) DO UPDATE SET term = greatest(i.term + p_step, p_term) RETURNING term
+    ON CONFLICT (id) DO UPDATE SET term = greatest(i.term + p_step, p_term) WHERE greatest(i.term + p_step, p_term) <= p_most
+    RETURNING term
 $$;
 
 -- ---- tenants ---------------------------------------------------------------------------------------------------------------
@@ -92,7 +94,7 @@ $$;
 CREATE FUNCTION @state_store_workflow(p_tenant TEXT, p_id TEXT, p_version TEXT, p_ir TEXT, p_created BIGINT, p_now BIGINT)
 RETURNS void LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    most INT := (@state_admit(p_tenant, @state_now(p_now)) ->> 'max_workflows')::int;
+    most BIGINT := (@state_admit(p_tenant, @state_now(p_now)) ->> 'max_workflows')::bigint;
 BEGIN
     IF most IS NOT NULL THEN
         PERFORM @state_lock_limits(p_tenant);
@@ -198,7 +200,9 @@ BEGIN
     ON CONFLICT (execution, at_sequence) DO UPDATE SET id = excluded.id, status = excluded.status, last_sequence = excluded.last_sequence,
         created_at = excluded.created_at, state = excluded.state, completed_nodes = excluded.completed_nodes,
         active_nodes = excluded.active_nodes;
-    UPDATE @state_logs SET snapshot_at = p_at WHERE execution = p_execution AND snapshot_at < p_at;
+    -- Not simply the new one's number: a snapshot that was moved may have left the largest.
+    UPDATE @state_logs SET snapshot_at = (SELECT s.at_sequence FROM @state_snapshots s WHERE s.execution = p_execution
+        ORDER BY s.at_sequence DESC LIMIT 1) WHERE execution = p_execution;
     IF p_keep IS NOT NULL THEN
         DELETE FROM @state_snapshots WHERE execution = p_execution AND at_sequence <= (
             SELECT s.at_sequence FROM @state_snapshots s WHERE s.execution = p_execution ORDER BY s.at_sequence DESC LIMIT 1 OFFSET p_keep);

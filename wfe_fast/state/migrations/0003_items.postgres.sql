@@ -6,7 +6,7 @@
 CREATE FUNCTION @state_add_execution(p_tenant TEXT, p_row TEXT, p_moment TIMESTAMPTZ) RETURNS BIGINT LANGUAGE plpgsql AS $$
 DECLARE
     r JSON := p_row::json;
-    most INT := (@state_admit(p_tenant, p_moment) ->> 'max_concurrent_executions')::int;
+    most BIGINT := (@state_admit(p_tenant, p_moment) ->> 'max_concurrent_executions')::bigint;
     made BIGINT;
 BEGIN
     IF most IS NOT NULL THEN
@@ -263,7 +263,7 @@ BEGIN
     END IF;
 END $$;
 
--- Without a fence it is taken from whoever holds it, in any status.
+-- Without a fence it is taken from whoever holds it, in any status. With one it is live: what is settled has the fence 0, as what waits has.
 CREATE FUNCTION @state_bury(p_id UUID, p_fence BIGINT, p_tenant TEXT, p_error TEXT, p_every INT, p_keep INT, p_now BIGINT) RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -273,7 +273,7 @@ BEGIN
     SELECT * INTO i FROM @state_items x WHERE x.id = p_id AND (p_tenant IS NULL OR x.tenant_id = p_tenant) FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         PERFORM @state_refuse('WSNF2', p_id::text);
-    ELSIF i.fence <> p_fence THEN
+    ELSIF i.fence <> p_fence OR (p_fence IS NOT NULL AND i.status NOT IN ('pending', 'claimed')) THEN
         PERFORM @state_refuse('WSLL1', p_id::text);
     END IF;
     moment := @state_now(p_now);

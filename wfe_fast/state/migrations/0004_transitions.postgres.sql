@@ -213,6 +213,7 @@ BEGIN
 END $$;
 
 -- The events of executions that ended before a moment, of `p_limit` executions at most. What they say stays: a snapshot takes their place.
+-- By the status as well: who stores an execution may say that it was completed, and that it runs.
 CREATE FUNCTION @state_purge_events(p_tenant TEXT, p_cutoff BIGINT, p_limit INT, p_keep INT, p_now BIGINT) RETURNS BIGINT
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -228,7 +229,7 @@ BEGIN
     FOR t IN SELECT s.id FROM @state_tenants s WHERE p_tenant IS NULL OR s.id = p_tenant LOOP
         EXIT WHEN cardinality(ended) >= p_limit;
         ended := ended || ARRAY(SELECT e.seq FROM @state_executions e WHERE e.completed_at IS NOT NULL AND NOT e.purged AND e.tenant_id = t.id
-            AND e.completed_at < before ORDER BY e.completed_at LIMIT p_limit - cardinality(ended) FOR NO KEY UPDATE SKIP LOCKED);
+            AND e.completed_at < before AND e.status NOT IN ('pending', 'running', 'paused') ORDER BY e.completed_at LIMIT p_limit - cardinality(ended) FOR NO KEY UPDATE SKIP LOCKED);
     END LOOP;
     FOR x IN SELECT e.seq, e.tenant_id FROM @state_executions e WHERE e.seq = ANY (ended) ORDER BY e.seq LOOP
         SELECT last_sequence, snapshot_at INTO l FROM @state_logs WHERE execution = x.seq FOR NO KEY UPDATE;

@@ -35,6 +35,11 @@ _ID: list[Any] = [None, 5, "x", str(uuid4())]
 _MOMENT: list[Any] = [datetime(2024, 1, 1), "2024-01-01", 5]
 _LIMIT: list[Any] = [0, -1, 1.0, "1", True]
 _DURATION: list[Any] = [None, "5", math.nan, math.inf, -1, 0, True, START]
+_UUID = uuid4()
+_PAGE_KEY: list[Any] = [
+    *("x", "1:x", "", 5, "1", f"1_0:{_UUID}", f"+1:{_UUID}", f" 1:{_UUID}", f"٣:{_UUID}", f"{10**30}:{_UUID}"),
+    *(f"{2**62 + 1}:{_UUID}", f"{-(2**62) - 1}:{_UUID}", f"1:{_UUID}\n", f"1:{{{_UUID}}}", f"1:{'1_' * 16}", "1:0"),
+]
 _COUNT: list[Any] = [None, -1, 1.5, "1", True, 2**31]
 
 #: Fields of models, and values that they must not have.
@@ -55,8 +60,8 @@ FIELDS: dict[str, list[Any]] = {
     "item.id": _ID,
     "item.node_id": [*_TEXT, "x" * 1001],
     "item.queue_type": _TEXT,
-    "item.attempt": _COUNT,
-    "item.max_attempts": [0, *_COUNT],
+    "item.attempt": [2**30 + 1, *_COUNT],
+    "item.max_attempts": [0, 2**30 + 1, *_COUNT],
     "item.created_at": [None, *_MOMENT],
     "item.priority": [None, 1.5, "1", True, 2**31],
     "item.run_at": _MOMENT,
@@ -116,7 +121,7 @@ ARGUMENTS: dict[str, tuple[list[Any], Callable[[StateBackend, Any], object]]] = 
     "status list_executions": (["paused", 5], lambda b, bad: b.list_executions(bad)),
     "limit list_executions": ([None, *_LIMIT], lambda b, bad: b.list_executions(limit=bad)),
     "offset list_executions": ([-1, None, True], lambda b, bad: b.list_executions(offset=bad)),
-    "after list_executions": (["x", "1:x", "", 5], lambda b, bad: b.list_executions(after=bad)),
+    "after list_executions": (_PAGE_KEY, lambda b, bad: b.list_executions(after=bad)),
     "sequence get_events_since": ([None, -1, True], lambda b, bad: b.get_events_since(uuid4(), bad)),
     "expected_sequence append_event": (
         [-1, 1.5, True],
@@ -134,7 +139,7 @@ ARGUMENTS: dict[str, tuple[list[Any], Callable[[StateBackend, Any], object]]] = 
     "until park_work_item": ([None, *_MOMENT], lambda b, bad: b.park_work_item(an_item(an_execution()), bad)),
     "item move_to_dead_letter": ([None, "x"], lambda b, bad: b.move_to_dead_letter(bad, "e")),
     "limit list_dead_letters": (_LIMIT, lambda b, bad: b.list_dead_letters(bad)),
-    "after list_dead_letters": (["x", 5], lambda b, bad: b.list_dead_letters(after=bad)),
+    "after list_dead_letters": (_PAGE_KEY, lambda b, bad: b.list_dead_letters(after=bad)),
     "older_than purge_events": ([None, "x", -1, datetime(2024, 1, 1)], lambda b, bad: b.purge_events(bad)),
     "limit purge_work_items": (_LIMIT, lambda b, bad: b.purge_work_items(0, bad)),
     "name create_token": (_TEXT, lambda b, bad: b.create_token(bad, "r")),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
+from wfe_fast.codec import MAX_DEPTH
 from wfe_fast.errors import (
     DuplicateEventError,
     DuplicateSnapshotError,
@@ -43,6 +46,11 @@ def snapshot_of(execution: WorkflowExecution, state: MaterializedState, **fields
         "active_nodes": state.active_nodes,
     }
     return Snapshot(**{**made, **fields})
+
+
+def _from_below(frames: int, call: Callable[[], object]) -> object:
+    """Call from so many frames further down the stack."""
+    return call() if frames == 0 else _from_below(frames - 1, call)
 
 
 class EventSuite(BothScopes):
@@ -86,6 +94,21 @@ class EventSuite(BothScopes):
         backend.append_event(an_event(other, found.kind))
         assert backend.get_events(other.execution_id)[0].kind == kind
         assert backend.materialize(other.execution_id).last_sequence == 1
+
+    @pytest.mark.parametrize(("before", "after"), [(True, 1), (1, True), (1, 1.0), (0.0, -0.0)])
+    def test_an_unknown_kind_that_was_changed(
+        self, backend: StateBackend, execution: WorkflowExecution, before: Any, after: Any
+    ) -> None:
+        """Also where the new value is equal to the old one in Python, and another one in JSON."""
+        backend.append_event(an_event(execution, UnknownEventKind("quantum_leap", {"a": [before]})))
+        kind = backend.get_events(execution.execution_id)[0].kind
+        assert isinstance(kind, UnknownEventKind)
+        kind.fields["a"] = [after]
+        backend.append_event(an_event(execution, kind))
+        found = [event.kind for event in backend.get_events(execution.execution_id)]
+        assert repr(found) == repr(
+            [UnknownEventKind("quantum_leap", {"a": [before]}), UnknownEventKind("quantum_leap", {"a": [after]})]
+        )
 
     def test_expected_sequence(
         self, backend: StateBackend, execution: WorkflowExecution, store: StateUnderTest
@@ -282,6 +305,25 @@ class EventSuite(BothScopes):
                 found = backend.materialize(execution.execution_id)
                 whole = whole or found
                 assert found == whole
+
+    def test_the_deepest_values(self, store: StateUnderTest, clock: ManualClock) -> None:
+        """As deep as a value may be, called from some way down the stack."""
+        deepest: Any = 1
+        for _ in range(MAX_DEPTH):
+            deepest = {"d": deepest}
+        for every in (None, 1):
+            backend = store.open(clock=clock, snapshot_every=every)
+            execution = an_execution()
+            backend.create_execution(execution)
+            kinds: list[Any] = [completed(output=deepest, state_patch=deepest), WorkflowCompleted(final_state=deepest)]
+            for kind in kinds:
+                _from_below(100, partial(backend.append_event, an_event(execution, kind)))
+            found = _from_below(100, partial(backend.materialize, execution.execution_id))
+            assert isinstance(found, MaterializedState)
+            assert (found.status, found.last_sequence) == (WorkflowStatus.COMPLETED, 2)
+            assert found.current_state == deepest
+            assert found.completed_nodes == {"n": deepest}
+            assert (backend.latest_snapshot(execution.execution_id) is None) == (every is None)
 
     def test_after_a_restart(self, store: StateUnderTest, execution: WorkflowExecution, backend: StateBackend) -> None:
         for node in ("s1", "s2"):

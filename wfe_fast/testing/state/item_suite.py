@@ -1,27 +1,25 @@
-"""Work items: queues, leases, the one rule for a lease that ends, fencing, dead letters."""
+"""Work items: queues, leases, the one rule for a lease that ends, fencing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
 
 from wfe_fast.errors import (
-    DeadLetterNotFoundError,
     DuplicateWorkItemError,
     ExecutionEndedError,
     ExecutionNotFoundError,
+    InvalidStateError,
+    InvalidValueError,
     LeaseLostError,
-    WorkItemNotFoundError,
 )
 from wfe_fast.state.contract import StateBackend
 from wfe_fast.state.events import NodeFailed, RetryScheduled
 from wfe_fast.state.models import (
-    DeadLetter,
     Exhausted,
     QueueType,
     Retryable,
@@ -149,6 +147,25 @@ class QueueSuite(BothScopes):
         assert fences == sorted(set(fences))
         assert [fence >> 32 for fence in fences] == [0, 0, 5, 5]
         assert root.bump_store_term() == 6
+
+    def test_there_is_a_largest_term(self, root: StateBackend, store: StateUnderTest) -> None:
+        assert root.set_store_term_at_least(2**31 - 2) == 2**31 - 2
+        assert root.bump_store_term() == 2**31 - 1
+        before = store.dump()
+        with pytest.raises(InvalidStateError, match="2147483647"):
+            root.bump_store_term()
+        with pytest.raises(InvalidValueError, match="term"):
+            root.set_store_term_at_least(2**31)
+        assert root.set_store_term_at_least(5) == root.set_store_term_at_least(2**31 - 1) == 2**31 - 1
+        assert store.dump() == before
+        execution = an_execution()
+        root.create_execution(execution)
+        assert claimed(root, execution).lease_fence == ((2**31 - 1) << 32) + 1
+
+    def test_the_most_attempts(self, backend: StateBackend, execution: WorkflowExecution) -> None:
+        item = claimed(backend, execution, attempt=2**30, max_attempts=2**30)
+        assert isinstance(backend.fail_work_item(item, "e"), Exhausted)
+        assert backend.get_dead_letter(item.id).attempt == 2**30 + 1
 
 
 class LeaseEndSuite(BothScopes):
@@ -341,82 +358,3 @@ class LeaseFencingSuite(BothScopes):
             with pytest.raises(LeaseLostError):
                 SETTLING[method](backend, wrong, execution)
         assert store.dump() == before
-
-
-class DeadLetterSuite(BothScopes):
-    """See `contract.DeadLetterOperations`."""
-
-    @pytest.mark.parametrize("by", ["item", "id"])
-    def test_giving_up(self, backend: StateBackend, execution: WorkflowExecution, clock: ManualClock, by: str) -> None:
-        item = claimed(backend, execution)
-        backend.move_to_dead_letter(item if by == "item" else item.id, "hopeless")
-        letter = backend.get_dead_letter(item.id)
-        assert (letter.id, letter.node_id, letter.last_error) == (item.id, "n", "hopeless")
-        assert (letter.dead_lettered_at, letter.worker_id) == (clock(), None)
-        assert backend.list_dead_letters() == [letter]
-        (event,) = backend.get_events(execution.execution_id)
-        assert event.kind == NodeFailed(node_id="n", error="hopeless", attempt=0, retryable=False)
-
-    def test_giving_up_in_any_status(self, backend: StateBackend, execution: WorkflowExecution) -> None:
-        queued = an_item(execution, "queued")
-        backend.enqueue_work_item(queued)
-        backend.move_to_dead_letter(queued, "never claimed")
-        done = claimed(backend, execution, "done")
-        backend.complete_work_item(done)
-        backend.move_to_dead_letter(done.id, "done wrongly")
-        assert {letter.node_id for letter in backend.list_dead_letters()} == {"queued", "done"}
-        assert len(backend.get_events(execution.execution_id)) == 1
-
-    def test_requeue(self, backend: StateBackend, execution: WorkflowExecution, clock: ManualClock) -> None:
-        item = claimed(backend, execution, max_attempts=1)
-        backend.fail_work_item(item, "e")
-        clock.advance(5)
-        queued = backend.requeue_dead_letter(item.id)
-        assert (queued.id, queued.attempt, queued.lease_fence) == (item.id, 0, 0)
-        with pytest.raises(DeadLetterNotFoundError):
-            backend.requeue_dead_letter(item.id)
-        again = backend.claim_work_item("w", [QUEUE])
-        assert again is not None
-        assert again.lease_fence > item.lease_fence
-
-    def test_requeue_beside_a_live_item(
-        self, backend: StateBackend, execution: WorkflowExecution, store: StateUnderTest
-    ) -> None:
-        item = claimed(backend, execution)
-        backend.move_to_dead_letter(item, "e")
-        backend.enqueue_work_item(an_item(execution))
-        before = store.dump()
-        with pytest.raises(DuplicateWorkItemError):
-            backend.requeue_dead_letter(item.id)
-        assert store.dump() == before
-
-    def test_pages_and_purge(self, backend: StateBackend, execution: WorkflowExecution, clock: ManualClock) -> None:
-        for number in range(5):
-            item = claimed(backend, execution, str(number))
-            clock.advance(number // 2)
-            backend.move_to_dead_letter(item, "e")
-        everything = backend.list_dead_letters()
-        found: list[DeadLetter] = []
-        page = backend.list_dead_letters(2)
-        while True:
-            found += page
-            if page.next is None:
-                break
-            page = backend.list_dead_letters(2, after=page.next)
-        assert found == everything
-        assert backend.list_dead_letters(9, everything[1]) == everything[2:]
-        assert backend.purge_dead_letters(everything[3].dead_lettered_at, limit=2) == 2
-        assert backend.purge_dead_letters(clock() + timedelta(seconds=1)) == 3
-        assert backend.list_dead_letters() == []
-
-    def test_what_is_missing_is_named(self, backend: StateBackend, execution: WorkflowExecution) -> None:
-        queued = an_item(execution)
-        backend.enqueue_work_item(queued)
-        for id in (uuid4(), queued.id):
-            for call in (backend.get_dead_letter, backend.requeue_dead_letter):
-                with pytest.raises(DeadLetterNotFoundError, match="no dead letter"):
-                    call(id)
-        for wanted in (uuid4(), an_item(execution)):
-            with pytest.raises(WorkItemNotFoundError, match="no work item"):
-                backend.move_to_dead_letter(wanted, "e")
-        assert backend.get_work_item(uuid4()) is None

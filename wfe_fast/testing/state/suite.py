@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from wfe_fast.testing.state.argument_suite import StateArgumentSuite
 from wfe_fast.testing.state.budget_suite import BudgetSuite
+from wfe_fast.testing.state.dead_letter_suite import DeadLetterSuite
 from wfe_fast.testing.state.event_suite import EventSuite
 from wfe_fast.testing.state.execution_suite import ExecutionSuite
-from wfe_fast.testing.state.item_suite import DeadLetterSuite, LeaseEndSuite, LeaseFencingSuite, QueueSuite
+from wfe_fast.testing.state.item_suite import LeaseEndSuite, LeaseFencingSuite, QueueSuite
 from wfe_fast.testing.state.race_suite import StateRaceSuite
-from wfe_fast.testing.state.tenant_suite import ScopeSuite, TenantSuite, TokenSuite
+from wfe_fast.testing.state.tenant_suite import ScopeSuite, TenantSuite
+from wfe_fast.testing.state.token_suite import TokenSuite
 from wfe_fast.testing.state.transition_suite import EffectSuite, RetentionSuite, TransitionSuite
 
 

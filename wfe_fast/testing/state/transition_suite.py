@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from wfe_fast.errors import (
     DuplicateExecutionError,
@@ -15,7 +16,16 @@ from wfe_fast.errors import (
 )
 from wfe_fast.state.contract import StateBackend
 from wfe_fast.state.events import ProvenanceMetadata, WorkflowCompleted, WorkflowFailed
-from wfe_fast.state.models import Acquired, Held, Recorded, WorkflowExecution, WorkflowStatus
+from wfe_fast.state.models import (
+    TERMINAL_STATUSES,
+    Acquired,
+    Held,
+    Recorded,
+    Snapshot,
+    Tenant,
+    WorkflowExecution,
+    WorkflowStatus,
+)
 from wfe_fast.testing.clock import ManualClock
 from wfe_fast.testing.state.base import BothScopes, StateUnderTest
 from wfe_fast.testing.state.factories import (
@@ -179,6 +189,22 @@ class EffectSuite(BothScopes):
         assert isinstance(again, Recorded)
         assert again.result["output"] == 7
 
+    def test_releasing_is_each_tenants_own(self, root: StateBackend, store: StateUnderTest) -> None:
+        """A key may be reserved in several tenants by owners of one name; who serves all of them gives back the default one's."""
+        root.create_tenant(Tenant(id="other", name="O"))
+        views = [root.for_tenant("other"), root.for_tenant("default")]
+        for view in views:
+            made = an_execution()
+            view.create_execution(made)
+            assert view.reserve_tool_effect("k", made.execution_id, "n", "one", 1) == Acquired()
+        assert root.release_tool_reservation("k", "one", 1) is True
+        assert [row[1] for row in store.dump()["state_reservations"]] == ["other"]
+        before = store.dump()
+        assert root.release_tool_reservation("k", "one", 1) is False
+        assert views[1].release_tool_reservation("k", "one", 1) is False
+        assert store.dump() == before
+        assert views[0].release_tool_reservation("k", "one", 1) is True
+
 
 class RetentionSuite(BothScopes):
     """See `contract.RetentionOperations`."""
@@ -216,6 +242,34 @@ class RetentionSuite(BothScopes):
         assert backend.latest_sequence(execution.execution_id) == 3
         assert backend.append_event(an_event(execution)) == 4
         assert len(backend.get_events(running.execution_id)) == 1
+
+    def test_a_snapshot_that_was_moved_back(
+        self, backend: StateBackend, execution: WorkflowExecution, clock: ManualClock
+    ) -> None:
+        """What no snapshot holds any more is still in the events, until one takes their place."""
+        for number in range(10):
+            backend.append_event(an_event(execution, completed(f"n{number}")))
+        made = Snapshot(execution_id=execution.execution_id, at_sequence=10, state={"all": "ten"})
+        backend.write_snapshot(made)
+        backend.write_snapshot(replace(made, at_sequence=1, last_sequence=1, state={}))
+        backend.update_execution_status(execution.execution_id, WorkflowStatus.COMPLETED)
+        before = backend.materialize(execution.execution_id)
+        assert before.current_state == {f"n{number}": "done" for number in range(1, 10)}
+        clock.advance(2)
+        assert backend.purge_events(1) == 10
+        assert backend.materialize(execution.execution_id) == before
+
+    def test_events_of_what_runs_stay_whatever_it_says_of_its_end(
+        self, backend: StateBackend, clock: ManualClock
+    ) -> None:
+        long_ago = clock() - timedelta(days=99)
+        made = {status: an_execution(status=status, completed_at=long_ago) for status in WorkflowStatus}
+        for execution in made.values():
+            backend.create_execution(execution)
+            backend.append_event(an_event(execution))
+        assert backend.purge_events(1) == len(TERMINAL_STATUSES)
+        kept = {status for status, one in made.items() if backend.get_events(one.execution_id)}
+        assert kept == set(WorkflowStatus) - TERMINAL_STATUSES
 
     def test_tokens(self, backend: StateBackend, clock: ManualClock) -> None:
         _, kept = backend.create_token("kept", "r")

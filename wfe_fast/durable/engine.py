@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -431,7 +432,8 @@ class DurableEngine:
                 if self._source.active.get(run.id) is run:
                     del self._source.active[run.id]
         if outcome is None and run.lost:  # perhaps by a cancellation that came after the body was left
-            self._tell_end(run.id)
+            with suppress(StoreUnavailableError):  # whoever waits looks for himself
+                self._tell_end(run.id)
         if outcome is not None:
             self._source.ended(run.id)
             if outcome.stuck is not None:

@@ -29,6 +29,7 @@ from wfe_fast.durable.outcomes import Outcome, Waiter, Waiters
 from wfe_fast.durable.registry import Registry
 from wfe_fast.durable.runner import Run, Runner
 from wfe_fast.durable.source import EngineSource
+from wfe_fast.durable.stuck import Stuck
 from wfe_fast.durable.within import within
 from wfe_fast.errors import (
     DuplicateExecutionError,
@@ -96,13 +97,17 @@ class DurableEngine:
         self._registry = Registry()
         self._observers = Observers(observers)
         self._waiters = Waiters()
-        #: Executions that do not fit their function here: their workflow, and why.
-        self._stuck: dict[str, tuple[str, NonDeterminismError]] = {}
+        self._stuck = Stuck(self._registry)
         self._runner = Runner(
-            store, self._registry, self._observers, self._closing, check_int(max_recoveries, "max_recoveries", 1)
+            store,
+            self._registry,
+            self._stuck,
+            self._observers,
+            self._closing,
+            check_int(max_recoveries, "max_recoveries", 1),
         )
         self._source = EngineSource(
-            store, self._registry, self._work, lambda: list(self._stuck), self._give_back, worker_id, lease
+            store, self._registry, self._work, self._stuck.ids, self._give_back, worker_id, lease
         )
         self._loop: WorkerLoop[Run] = WorkerLoop(
             self._source,
@@ -130,8 +135,7 @@ class DurableEngine:
             InvalidValueError: a bad name, or `fn` is not callable.
         """
         if self._registry.add(name, fn):
-            for id in [id for id, (workflow, _) in self._stuck.items() if workflow == name]:
-                self._stuck.pop(id, None)
+            self._stuck.forget_all_of(name)
             self._source.interrupt()  # it waits for work of the workflows that were known when it began
 
     # -- executions --------------------------------------------------------------------------------------------------------------------
@@ -274,7 +278,7 @@ class DurableEngine:
         if compensate:
             self._ensure_running()
         else:
-            self._stuck.pop(id, None)
+            self._stuck.forget(id)
             self._source.ended(id)
             if run is None:
                 self._tell_end(id)
@@ -436,9 +440,12 @@ class DurableEngine:
                 self._tell_end(run.id)
         if outcome is not None:
             self._source.ended(run.id)
-            if outcome.stuck is not None:
-                self._stuck[run.id] = (run.execution.workflow_id, outcome.stuck)
-            self._waiters.tell(outcome)
+            if outcome.stuck is None:
+                self._waiters.tell(outcome)
+            else:
+                # Not told, but looked for: by the time that somebody hears of it other code may have been registered.
+                self._stuck.given_back(run.id)
+                self._waiters.wake(run.id)
         return outcome
 
     def _work(self, run: Run) -> None:
@@ -450,7 +457,12 @@ class DurableEngine:
         except Exception as error:  # one execution that cannot be run must not stop the others
             self._observers.on_error(run.id, "the execution cannot be run", error)
             problem = f"it cannot be run: {type(error).__name__}: {error}"
-            self._stuck[run.id] = (run.execution.workflow_id, NonDeterminismError(run.id, problem))
+            workflow = run.execution.workflow_id
+            self._stuck.leave_alone(
+                run.id, workflow, self._registry.get(workflow), NonDeterminismError(run.id, problem)
+            )
+            self._stuck.given_back(run.id)
+            self._waiters.wake(run.id)
 
     def _give_back(self, run: Run) -> None:
         run.ending = True
@@ -476,15 +488,16 @@ class DurableEngine:
             outcome = self._look(id) if left is None else self._look_within(id, left)
             if outcome is not None:
                 return outcome
-            stuck = self._stuck.get(id)
+            stuck = self._stuck.error_of(id)
             if stuck is not None:  # here; it may have ended elsewhere, and then that counts
-                raise stuck[1]
+                raise stuck
             self._check_open()
             self._ensure_running()
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return None
             waiter.told.wait(pause if left is None else min(pause, left))
+            waiter.told.clear()
             pause = min(pause * 2, _LONGEST_LOOK)
 
     def _look_within(self, id: str, seconds: float) -> Outcome | None:

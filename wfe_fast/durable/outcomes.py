@@ -99,12 +99,19 @@ class Waiters:
                 self._waiting.pop(execution_id, None)
 
     def tell(self, outcome: Outcome) -> None:
-        """An execution has ended here, or is stuck."""
-        with self._lock:
-            waiters = list(self._waiting.get(outcome.execution_id, ()))
-        for waiter in waiters:
+        """An execution has ended here."""
+        for waiter in self._of(outcome.execution_id):
             waiter.outcome = outcome
             waiter.told.set()
+
+    def wake(self, execution_id: str) -> None:
+        """Let who waits for an execution look again."""
+        for waiter in self._of(execution_id):
+            waiter.told.set()
+
+    def _of(self, execution_id: str) -> list[Waiter]:
+        with self._lock:
+            return list(self._waiting.get(execution_id, ()))
 
     def wake_all(self) -> None:
         """Let everybody look again."""

@@ -13,6 +13,7 @@ from wfe_fast.durable.observers import Observers, log
 from wfe_fast.durable.outcomes import Outcome, reason_of, ttl_expired
 from wfe_fast.durable.registry import Body, Registry
 from wfe_fast.durable.replay import Replay
+from wfe_fast.durable.stuck import Stuck
 from wfe_fast.durable.undoing import undo
 from wfe_fast.durable.unwinding import PASSED_ON, Unwound, Why
 from wfe_fast.durable.values import recordable
@@ -52,12 +53,14 @@ class Runner:
         self,
         store: CheckpointStore,
         registry: Registry,
+        stuck: Stuck,
         observers: Observers,
         closing: threading.Event,
         max_recoveries: int,
     ) -> None:
         self._store = store
         self._registry = registry
+        self._stuck = stuck
         self._observers = observers
         self._closing = closing
         self._max_recoveries = max_recoveries
@@ -179,6 +182,10 @@ class Runner:
         """Undo the completed steps."""
         undo(journal, replay.compensations, self._observers, self._closing, lambda: run.lost)
 
+    def leave_alone(self, run: Run, body: Body, error: NonDeterminismError) -> None:
+        """Do not run it again as long as this is its function."""
+        self._stuck.leave_alone(run.id, run.execution.workflow_id, body, error)
+
     def error(self, run: Run, context: str, error: BaseException) -> None:
         """Tell of an error."""
         self._observers.on_error(run.id, context, error)
@@ -245,6 +252,7 @@ class _Pass:
     def _differs(self, error: NonDeterminismError) -> Outcome:
         """The function does not fit the record: leave the execution as it is, so that the code can be rolled back."""
         self._runner.error(self._run, "the workflow's function does not fit its record", error)
+        self._runner.leave_alone(self._run, self._body, error)
         self._journal.leave(reason_of(error))
         return Outcome(self._run.id, self._run.execution.status, reason=str(error), stuck=error)
 

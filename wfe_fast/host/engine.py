@@ -32,6 +32,7 @@ from wfe_fast.persistence.models import (
     WorkflowInstance,
     WorkflowStatus,
 )
+from wfe_fast.workers import PROCESS_ENDING
 
 log = logging.getLogger("wfe_fast.host")
 
@@ -130,7 +131,7 @@ class Engine:
         while not claim.ending:
             self._pass(flow, share)
 
-    def _suspend(self, claim: Claim, error: Exception) -> None:
+    def _suspend(self, claim: Claim, error: BaseException) -> None:
         """Suspend a workflow without running anything of it."""
         instance = claim.instance
         log.error("workflow %s is suspended: %s", instance.id, error)
@@ -164,7 +165,9 @@ class Engine:
             answer = step.function(data, StepContext(flow, pointer, outbox))
             flow.now = self.clock()
             step.settle(flow, pointer, data, answer)
-        except Exception as error:
+        except PROCESS_ENDING:
+            raise
+        except BaseException as error:
             flow.now = self.clock()
             outbox.clear()
             flow.fail(pointer, error)

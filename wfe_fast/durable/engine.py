@@ -369,6 +369,7 @@ class DurableEngine:
             self._changing = threading.Condition()
             self._callers = {}
             self._waiters = Waiters()
+            self._stuck.follow_fork()
             self._source.follow_fork()
 
     def _create(

@@ -25,6 +25,10 @@ class Stuck:
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
 
+    def follow_fork(self) -> None:
+        """In a forked child: a thread of the parent may hold the lock for ever."""
+        self._lock = threading.Lock()
+
     def leave_alone(self, execution_id: str, workflow: str, body: Body | None, error: NonDeterminismError) -> None:
         """`body` does not fit the record of an execution. To be called before that is given back, or it would be claimed again."""
         with self._lock:

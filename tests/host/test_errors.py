@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +12,7 @@ from wfe_fast import PointerStatus, WorkflowStatus, WorkflowSuspendedError, Work
 from wfe_fast.host import Retry, StepContext, StepResult, Suspend, Terminate, WorkflowBuilder, WorkflowHost
 from wfe_fast.persistence.contract import PersistenceProvider
 from wfe_fast.testing.clock import ManualClock
-from wfe_fast.testing.waiting import PATIENCE, wait_until
+from wfe_fast.testing.waiting import wait_until
 
 
 class Boom(Exception):
@@ -231,24 +230,6 @@ def test_any_exception_can_be_stored(provider: PersistenceProvider, error: Excep
     workflow_id = host.start("text")
     host.run_until_idle()
     assert messages(provider, workflow_id) == [message]
-
-
-def test_what_is_about_no_process_is_a_failure_although_it_is_no_exception(provider: PersistenceProvider) -> None:
-    """asyncio.CancelledError, for one: a step may run a loop of its own. It must not stop the host."""
-    errors = {where: iter([asyncio.CancelledError(where)]) for where in ("condition", "body")}
-
-    def once(where: str) -> bool:
-        for error in errors[where]:
-            raise error
-        return True
-
-    wf = WorkflowBuilder("cancelled", on_error=Retry(3, delay=0))
-    with wf.if_(lambda data: once("condition")):
-        wf.then(lambda data: once("body") and None)
-    with WorkflowHost(provider, [wf]) as host:
-        workflow_id = host.start("cancelled")
-        assert host.result(workflow_id, timeout=PATIENCE) == {}
-    assert messages(provider, workflow_id) == ["CancelledError: condition", "CancelledError: body"]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

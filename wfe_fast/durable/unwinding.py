@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import Enum
 
 from wfe_fast.errors import InvalidStateError
-from wfe_fast.workers import PROCESS_ENDING
 
 
 class Why(Enum):
@@ -29,8 +28,9 @@ class Unwound(BaseException):
         self.error = error
 
 
-#: What passes through a workflow and its steps: it is about the process, or about the body as a whole. Everything else is a failure.
-PASSED_ON = (Unwound, *PROCESS_ENDING)
+#: What passes through a workflow and its steps: it is about the process, or about the body as a whole. Everything else is a failure, those
+#: included that derive from BaseException only, as asyncio.CancelledError does: they must not end the engine's threads.
+PASSED_ON = (Unwound, KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 class MisuseError(InvalidStateError):

@@ -32,7 +32,6 @@ from wfe_fast.persistence.models import (
     WorkflowInstance,
     WorkflowStatus,
 )
-from wfe_fast.workers import PROCESS_ENDING
 
 log = logging.getLogger("wfe_fast.host")
 
@@ -131,7 +130,7 @@ class Engine:
         while not claim.ending:
             self._pass(flow, share)
 
-    def _suspend(self, claim: Claim, error: BaseException) -> None:
+    def _suspend(self, claim: Claim, error: Exception) -> None:
         """Suspend a workflow without running anything of it."""
         instance = claim.instance
         log.error("workflow %s is suspended: %s", instance.id, error)
@@ -165,9 +164,7 @@ class Engine:
             answer = step.function(data, StepContext(flow, pointer, outbox))
             flow.now = self.clock()
             step.settle(flow, pointer, data, answer)
-        except PROCESS_ENDING:
-            raise
-        except BaseException as error:
+        except Exception as error:
             flow.now = self.clock()
             outbox.clear()
             flow.fail(pointer, error)

@@ -25,7 +25,6 @@ from wfe_fast.persistence.models import (
     WorkflowInstance,
     WorkflowStatus,
 )
-from wfe_fast.workers import PROCESS_ENDING
 
 if TYPE_CHECKING:
     from wfe_fast.host.calls import Call
@@ -189,9 +188,7 @@ class Flow:
         self.wake(pointer)
         try:
             step.enter(self, pointer)
-        except PROCESS_ENDING:
-            raise
-        except BaseException as error:
+        except Exception as error:
             self.fail(pointer, error)
 
     def wake(self, pointer: ExecutionPointer) -> None:
@@ -315,7 +312,7 @@ class Flow:
 
     # Failing and ending
 
-    def fail(self, pointer: ExecutionPointer, error: BaseException) -> None:
+    def fail(self, pointer: ExecutionPointer, error: Exception) -> None:
         """User code raised at this pointer: what its policy says happens."""
         step = self.step_of(pointer)
         policy = Suspend() if isinstance(error, LimitError) else step.on_error or self.definition.on_error
@@ -338,12 +335,12 @@ class Flow:
             pointer.extension_attributes[_RESUMABLE] = True
             self.instance.status = WorkflowStatus.SUSPENDED
 
-    def suspend(self, error: BaseException, pointer: ExecutionPointer | None = None) -> None:
+    def suspend(self, error: Exception, pointer: ExecutionPointer | None = None) -> None:
         """Stop the workflow where it stands, until somebody resumes it."""
         self.record(error, pointer)
         self.instance.status = WorkflowStatus.SUSPENDED
 
-    def record(self, error: BaseException, pointer: ExecutionPointer | None) -> None:
+    def record(self, error: Exception, pointer: ExecutionPointer | None) -> None:
         """Let the next commit store the error."""
         name = pointer.step_name if pointer else None
         log.warning("workflow %s, step %s failed: %s", self.instance.id, name, describe(error), exc_info=error)
@@ -375,7 +372,7 @@ def _successor_id(before: ExecutionPointer, step_id: int, index: int | None) -> 
 
 
 def execution_error(
-    instance: WorkflowInstance, pointer: ExecutionPointer | None, error: BaseException, now: datetime
+    instance: WorkflowInstance, pointer: ExecutionPointer | None, error: Exception, now: datetime
 ) -> ExecutionError:
     """The error as the store keeps it."""
     return ExecutionError(
@@ -386,7 +383,7 @@ def execution_error(
     )
 
 
-def describe(error: BaseException) -> str:
+def describe(error: Exception) -> str:
     """Type and text of an error, in a form that every database can hold."""
     try:
         text = str(error)

@@ -2,7 +2,7 @@
 
 from wfe_fast.workers.heartbeat import Heartbeat
 from wfe_fast.workers.loop import WorkerLoop
-from wfe_fast.workers.signals import PROCESS_ENDING, run_until_signal
+from wfe_fast.workers.signals import run_until_signal
 from wfe_fast.workers.source import WorkSource
 
-__all__ = ["PROCESS_ENDING", "Heartbeat", "WorkSource", "WorkerLoop", "run_until_signal"]
+__all__ = ["Heartbeat", "WorkSource", "WorkerLoop", "run_until_signal"]

@@ -11,10 +11,6 @@ from typing import Any
 
 from wfe_fast.workers.loop import WorkerLoop
 
-#: What is about the process and ends its loop. Whatever else a user's code raises is a failure of that code alone, also what derives from
-#: BaseException only, as asyncio.CancelledError does.
-PROCESS_ENDING = (KeyboardInterrupt, SystemExit, GeneratorExit)
-
 
 def run_until_signal(loop: WorkerLoop[Any]) -> None:
     """Start the loop if it does not run, and block until SIGTERM or SIGINT arrives or the loop stops. Afterwards signals do again

@@ -245,8 +245,8 @@ WHERE workflow_execution_id = :execution_id AND claim_fence = :fence AND status 
 UPDATE workflow_executions SET
     status = CASE WHEN NOT cancel_requested THEN :status WHEN :status IN ('FAILED', 'CANCELLED') THEN 'CANCELLED' ELSE 'COMPENSATING' END,
     current_step = :current_step, output_data = :output_data,
-    -- What it once could not go on for is no reason any more where it has succeeded.
-    error_message = CASE WHEN :status = 'COMPLETED' AND NOT cancel_requested THEN :error_message ELSE coalesce(:error_message, error_message) END,
+    -- That it once did not fit its function is no reason any more where it goes on.
+    error_message = CASE WHEN error_message LIKE 'NonDeterminismError: %' THEN :error_message ELSE coalesce(:error_message, error_message) END,
     updated_at = :updated_at, waiting_for = :waiting_for, takeovers = iif(:progress, 0, takeovers),
     claimed_by = CASE WHEN {given_back} THEN NULL ELSE claimed_by END, claim_until = CASE WHEN {given_back} THEN NULL ELSE claim_until END
 WHERE workflow_execution_id = :execution_id AND claim_fence = :fence AND {open};

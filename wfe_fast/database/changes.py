@@ -35,19 +35,18 @@ class ChangeSignal:
                 self._condition.notify_all()
 
     def interrupt(self) -> None:
-        """End the waits of those who wait no longer than until this, and let everybody else look again. May be called by any thread."""
+        """End the waits of those who wait no longer than until this. May be called by any thread."""
         with self._condition:
             self.interrupts += 1
-            self.count += 1
             self._condition.notify_all()
 
-    def wait(self, since: int, timeout: float) -> bool:
-        """Block until the count is not `since` any more; False after `timeout` seconds."""
+    def wait(self, since: int, timeout: float, interrupts: int | None = None) -> bool:
+        """Block until the count is not `since` any more, or that of interrupts not `interrupts`; False after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         with self._condition:
             self._waiting += 1
             try:
-                while self.count == since:
+                while self.count == since and interrupts in (None, self.interrupts):
                     if self._look is not None:
                         self._look_elsewhere()
                         if self.count != since:

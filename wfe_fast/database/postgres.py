@@ -217,14 +217,15 @@ class PostgresDatabase:
         with self._lock:
             self.changes.bump()
 
-    def wait(self, since: int, seconds: float) -> None:
-        """Block until the change signal is not at `since` any more, or for so long; not much longer than notifications may be missed."""
+    def wait(self, since: int, seconds: float, interrupts: int | None = None) -> None:
+        """Block until the change signal is not at `since` any more, or interrupted, or for so long; not much longer than
+        notifications may be missed."""
         self._check_usable()
         if self._listens:
             with self._lock:
                 if self._notifications is None:
                     self._notifications = Notifications(self._listen_conninfo, self.names.channel, self.bump)
-        self.changes.wait(since, min(seconds, _LOOK_AGAIN if self._listens else _LOOK_OFTEN))
+        self.changes.wait(since, min(seconds, _LOOK_AGAIN if self._listens else _LOOK_OFTEN), interrupts)
 
     def error_of(self, failed: StatementFailed) -> Exception:
         """The error of ours that says what a failed statement means."""

@@ -243,9 +243,9 @@ class SqliteDatabase:
             raise
         return session
 
-    def wait(self, since: int, seconds: float) -> None:
-        """Block until the change signal is not at `since` any more, or for so long."""
-        self.changes.wait(since, seconds)
+    def wait(self, since: int, seconds: float, interrupts: int | None = None) -> None:
+        """Block until the change signal is not at `since` any more, or interrupted, or for so long."""
+        self.changes.wait(since, seconds, interrupts)
 
     def _data_version(self) -> int:
         """A number that changes when any other connection commits. Called by one thread at a time."""

@@ -16,8 +16,8 @@ class Waitable(Protocol):
 
     changes: ChangeSignal
 
-    def wait(self, since: int, seconds: float) -> None:
-        """Block until the count of `changes` is not `since` any more, or for so many seconds; maybe less."""
+    def wait(self, since: int, seconds: float, interrupts: int | None = None) -> None:
+        """Block until the counts of `changes` are not these any more, or for so many seconds; maybe less."""
         ...
 
 
@@ -31,16 +31,16 @@ def wait_for(
         interruptible: whether to give up, as if the time were over, when the waits are interrupted from now on.
     """
     deadline = time.monotonic() + seconds
-    interrupts = database.changes.interrupts
+    interrupts = database.changes.interrupts if interruptible else None
     while True:
         since = database.changes.count
         found, ahead = look()
         if found is not None:
             return found
         left = deadline - time.monotonic()
-        if left <= 0 or (interruptible and database.changes.interrupts != interrupts):
+        if left <= 0 or interrupts not in (None, database.changes.interrupts):
             return None
-        database.wait(since, left if ahead is None else min(left, ahead))
+        database.wait(since, left if ahead is None else min(left, ahead), interrupts)
 
 
 def wait_until_due(database: Waitable, look: Callable[[], tuple[int | None, int]], seconds: float) -> bool:

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -37,6 +36,7 @@ from wfe_fast.errors import (
     ExecutionNotFoundError,
     InvalidValueError,
     NonDeterminismError,
+    StoreClosedError,
     StoreUnavailableError,
 )
 from wfe_fast.workers import WorkerLoop, run_until_signal
@@ -92,7 +92,7 @@ class DurableEngine:
         self._lease = lease
         self._pid = os.getpid()
         self._closing = threading.Event()
-        self._changing = threading.Condition()
+        self._changing, self._forgetting = threading.Condition(), threading.Lock()
         self._callers: dict[int, int] = {}
         self._registry = Registry()
         self._observers = Observers(observers)
@@ -134,6 +134,7 @@ class DurableEngine:
         Raises:
             InvalidValueError: a bad name, or `fn` is not callable.
         """
+        self._follow_fork()
         if self._registry.add(name, fn):
             self._stuck.forget_all_of(name)
             self._source.interrupt()  # it waits for work of the workflows that were known when it began
@@ -227,6 +228,7 @@ class DurableEngine:
             EngineClosedError: the engine was closed meanwhile.
         """
         deadline = None if timeout is None else time.monotonic() + checked_seconds(timeout, "timeout")
+        self._follow_fork()
         waiter = self._waiters.join(check_identifier(id, "id"))
         try:
             outcome = self._await(id, waiter, deadline)
@@ -266,10 +268,10 @@ class DurableEngine:
         """
         self._check_open()
         check_bool(compensate, "compensate")
-        changed = self._store.cancel_execution(id, compensate=compensate)
-        if not changed:
-            return False
-        with self._changing:
+        # Under the lock, so that a run which meets the cancellation in the store is still known here: it tells the end, or else we do.
+        with self._forgetting:
+            if not self._store.cancel_execution(id, compensate=compensate):
+                return False
             run = self._source.active.get(id)
             if run is not None and compensate:
                 run.undo = True
@@ -365,12 +367,12 @@ class DurableEngine:
     def _follow_fork(self) -> None:
         """In a forked child: forget the threads, and what they held, which are the parent's."""
         if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._changing = threading.Condition()
+            self._changing, self._forgetting = threading.Condition(), threading.Lock()
             self._callers = {}
             self._waiters = Waiters()
             self._stuck.follow_fork()
             self._source.follow_fork()
+            self._pid = os.getpid()
 
     def _create(
         self,
@@ -432,13 +434,10 @@ class DurableEngine:
         try:
             outcome = self._runner.run(run)
         finally:
-            with self._changing:
-                # It may be given back already, and run again by another thread.
-                if self._source.active.get(run.id) is run:
-                    del self._source.active[run.id]
+            with self._forgetting:
+                self._source.forget_active(run)
         if outcome is None and run.lost:  # perhaps by a cancellation that came after the body was left
-            with suppress(StoreUnavailableError):  # whoever waits looks for himself
-                self._tell_end(run.id)
+            self._tell_end(run.id)
         if outcome is not None:
             self._source.ended(run.id)
             if outcome.stuck is None:
@@ -467,13 +466,22 @@ class DurableEngine:
 
     def _give_back(self, run: Run) -> None:
         run.ending = True
+        with self._forgetting:
+            self._source.forget_active(run)
         try:
             self._store.release_claim(run.execution)
         except StoreUnavailableError as error:  # its lease frees it then
             log.warning("execution %s could not be given back: %s", run.id, error)
+        if run.lost:
+            self._tell_end(run.id)
 
     def _tell_end(self, id: str) -> None:
-        execution = self._store.load_execution(id)
+        """Tell of an end that was stored by somebody else than a run of ours, if there is one."""
+        try:
+            execution = self._store.load_execution(id)
+        except (StoreUnavailableError, StoreClosedError) as error:  # whoever waits looks for himself
+            log.warning("the end of execution %s cannot be told: %s", id, error)
+            return
         outcome = None if execution is None else Outcome.of(execution)
         if outcome is not None:
             self._observers.on_execution_complete(id, outcome.status)
@@ -488,6 +496,7 @@ class DurableEngine:
             left = None if deadline is None else deadline - time.monotonic()
             outcome = self._look(id) if left is None else self._look_within(id, left)
             if outcome is not None:
+                self._stuck.forget(id)
                 return outcome
             stuck = self._stuck.error_of(id)
             if stuck is not None:  # here; it may have ended elsewhere, and then that counts

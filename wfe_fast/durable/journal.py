@@ -173,7 +173,9 @@ class Journal:
     def begin_undoing(self, error: str | None) -> None:
         """The steps are to be undone, whatever happens to this process."""
         status = self._advance(ExecutionStatus.COMPENSATING, [], error=error)
-        self.execution = self.execution.copy_with(status=status)
+        self.execution = self.execution.copy_with(
+            status=status, error_message=self.execution.error_message if error is None else error
+        )
 
     def record_undone(self, row: StepCheckpoint) -> None:
         """Record that a step was undone, or could not be."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from wfe_fast.checkpoints.models import ExecutionStatus
+from wfe_fast.durable.unwinding import is_passed_on
 from wfe_fast.errors import InvalidValueError
 
 log = logging.getLogger("wfe_fast.durable")
@@ -61,7 +62,9 @@ class Observers(Observer):
                 continue
             try:
                 method(*facts)
-            except Exception:
+            except BaseException as error:
+                if is_passed_on(error):
+                    raise
                 log.exception("%s of an observer has failed", event)
 
     def on_execution_start(self, execution_id: str, workflow: str) -> None:

@@ -15,7 +15,7 @@ from wfe_fast.durable.registry import Body, Registry
 from wfe_fast.durable.replay import Replay
 from wfe_fast.durable.stuck import Stuck
 from wfe_fast.durable.undoing import undo
-from wfe_fast.durable.unwinding import PASSED_ON, Unwound, Why
+from wfe_fast.durable.unwinding import Unwound, Why, is_passed_on
 from wfe_fast.durable.values import recordable
 from wfe_fast.errors import NonDeterminismError, RecoveryLimitError
 
@@ -60,7 +60,7 @@ class Runner:
     ) -> None:
         self._store = store
         self._registry = registry
-        self._stuck = stuck
+        self.stuck = stuck
         self._observers = observers
         self._closing = closing
         self._max_recoveries = max_recoveries
@@ -182,10 +182,6 @@ class Runner:
         """Undo the completed steps."""
         undo(journal, replay.compensations, self._observers, self._closing, lambda: run.lost)
 
-    def leave_alone(self, run: Run, body: Body, error: NonDeterminismError) -> None:
-        """Do not run it again as long as this is its function."""
-        self._stuck.leave_alone(run.id, run.execution.workflow_id, body, error)
-
     def error(self, run: Run, context: str, error: BaseException) -> None:
         """Tell of an error."""
         self._observers.on_error(run.id, context, error)
@@ -215,9 +211,9 @@ class _Pass:
             result = self._call()
         except Unwound:
             pass  # the context knows, also where the function has swallowed it
-        except PASSED_ON:
-            raise
         except BaseException as error:
+            if is_passed_on(error):
+                raise
             failure = error
         finally:
             replay.end()
@@ -252,8 +248,13 @@ class _Pass:
     def _differs(self, error: NonDeterminismError) -> Outcome:
         """The function does not fit the record: leave the execution as it is, so that the code can be rolled back."""
         self._runner.error(self._run, "the workflow's function does not fit its record", error)
-        self._runner.leave_alone(self._run, self._body, error)
-        self._journal.leave(reason_of(error))
+        stuck, id = self._runner.stuck, self._run.id
+        stuck.leave_alone(id, self._run.execution.workflow_id, self._body, error)
+        try:
+            self._journal.leave(reason_of(error))
+        except BaseException:
+            stuck.forget(id)  # it is somebody else's now, or nobody knows
+            raise
         return Outcome(self._run.id, self._run.execution.status, reason=str(error), stuck=error)
 
     def _complete(self, result: Any) -> Outcome | None:

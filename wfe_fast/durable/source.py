@@ -54,7 +54,7 @@ class EngineSource:
         self._taken_over = 0
         #: Ids of executions that were begun here and have not ended here.
         self._begun: set[str] = set()
-        #: What is held, by its id, so that it can be told of its cancellation at once.
+        #: What is held, also what nobody has begun, by its id: so that it can be told of its cancellation at once.
         self.active: dict[str, Run] = {}
 
     def follow_fork(self) -> None:
@@ -176,7 +176,14 @@ class EngineSource:
         claimed = self._store.claim_executions(
             self._worker_id, _RUNNABLE, limit, self._lease, workflows=names, without=self._stuck()
         )
-        return [Run(execution, recovered=self._is_anothers(execution)) for execution in claimed]
+        runs = [Run(execution, recovered=self._is_anothers(execution)) for execution in claimed]
+        self.active.update((run.id, run) for run in runs)
+        return runs
+
+    def forget_active(self, run: Run) -> None:
+        """A run is over. Its execution may be given back already, and run again by another thread."""
+        if self.active.get(run.id) is run:
+            del self.active[run.id]
 
     def _is_anothers(self, execution: WorkflowExecution) -> bool:
         """Whether somebody else has begun the execution and left it."""

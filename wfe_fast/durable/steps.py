@@ -14,7 +14,7 @@ from wfe_fast.clock import after
 from wfe_fast.durable.journal import Journal
 from wfe_fast.durable.observers import Observers
 from wfe_fast.durable.policies import RetryPolicy
-from wfe_fast.durable.unwinding import PASSED_ON, MisuseError, Unwound, Why
+from wfe_fast.durable.unwinding import MisuseError, Unwound, Why, is_passed_on
 from wfe_fast.durable.values import error_text, moment_of, moment_text, recordable, typed
 from wfe_fast.durable.within import within
 from wfe_fast.errors import NonDeterminismError, SerializationError, StepFailedError, StepTimeoutError
@@ -116,7 +116,7 @@ class Attempts:
             count += 1
             self._failed(call, attempt, count, outcome)
             number += 1
-            doubtful = doubtful or isinstance(outcome, StepTimeoutError)
+            doubtful = doubtful or type(outcome).__name__ == _TIMEOUT  # as it is found in the record after a restart
 
     def _await_turn(self, call: StepCall, failure: StepCheckpoint) -> None:
         """Leave the body again where the pause behind a failure is not over."""
@@ -137,9 +137,11 @@ class Attempts:
             returned = call.fn() if call.timeout is None else _within(call.timeout, call.name, call.fn)
             elapsed = time.perf_counter() - began
             output, value = recordable(returned, call.returns, call.field)
-        except (MisuseError, *PASSED_ON):
+        except MisuseError:
             raise
         except BaseException as error:
+            if is_passed_on(error):
+                raise
             return error
         finally:
             self.current = None

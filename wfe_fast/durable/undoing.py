@@ -9,7 +9,7 @@ from wfe_fast.checkpoints.models import StepKind, StepStatus
 from wfe_fast.durable.journal import Journal
 from wfe_fast.durable.observers import Observers
 from wfe_fast.durable.replay import Compensation
-from wfe_fast.durable.unwinding import PASSED_ON, Unwound, Why
+from wfe_fast.durable.unwinding import Unwound, Why, is_passed_on
 from wfe_fast.durable.values import error_text
 
 #: How often undoing a step is tried, and the first pause between two attempts, in seconds, which doubles.
@@ -63,9 +63,9 @@ def _attempts(
         try:
             item.call()
             return None
-        except PASSED_ON:
-            raise
         except BaseException as error:
+            if is_passed_on(error):
+                raise
             observers.on_error(journal.execution_id, f"undoing step {item.name!r}, attempt {attempt}", error)
             if attempt == _ATTEMPTS:
                 return error

@@ -28,9 +28,16 @@ class Unwound(BaseException):
         self.error = error
 
 
-#: What passes through a workflow and its steps: it is about the process, or about the body as a whole. Everything else is a failure, those
-#: included that derive from BaseException only, as asyncio.CancelledError does: they must not end the engine's threads.
-PASSED_ON = (Unwound, KeyboardInterrupt, SystemExit, GeneratorExit)
+def is_passed_on(error: BaseException) -> bool:
+    """Whether an error passes through a workflow and its steps, because it, or one in its group, is about the process or the body as a whole.
+
+    Everything else is a failure, also what derives from BaseException only, as asyncio.CancelledError does: it must not end the engine's threads.
+    """
+    if isinstance(error, (Unwound, KeyboardInterrupt, SystemExit)):
+        return True
+    # By its attribute: Python 3.10 has no groups of its own, but a package for them.
+    inside = () if isinstance(error, Exception) else getattr(error, "exceptions", ())
+    return any(is_passed_on(each) for each in inside)
 
 
 class MisuseError(InvalidStateError):

@@ -10,7 +10,7 @@ from wfe_fast.clock import Duration, checked_seconds
 from wfe_fast.codec import decode_json, encode_json, encode_line
 from wfe_fast.durable.policies import NoRetry, RetryPolicy
 from wfe_fast.durable.replay import Compensation, check_step
-from wfe_fast.durable.unwinding import PASSED_ON, MisuseError
+from wfe_fast.durable.unwinding import MisuseError, is_passed_on
 from wfe_fast.durable.values import error_text, recordable, typed
 from wfe_fast.errors import InvalidStateError, SerializationError, SignalTimeoutError, StepFailedError
 
@@ -85,9 +85,11 @@ class FakeContext:
             self._attempt = attempt
             try:
                 return recordable(fn(), returns, f"step {name!r}")
-            except (SerializationError, MisuseError, *PASSED_ON):
+            except (SerializationError, MisuseError):
                 raise
             except BaseException as error:
+                if is_passed_on(error):
+                    raise
                 if not retry.goes_on(attempt, error):
                     raise StepFailedError(name, type(error).__name__, error_text(error)) from error
                 attempt += 1

@@ -36,8 +36,8 @@ BEGIN
     UPDATE @workflow_executions SET
         status = CASE WHEN NOT cancel_requested THEN p_status WHEN last THEN 'CANCELLED' ELSE 'COMPENSATING' END,
         current_step = p_step, output_data = p_output,
-        -- What it once could not go on for is no reason any more where it has succeeded.
-        error_message = CASE WHEN p_status = 'COMPLETED' AND NOT cancel_requested THEN p_error ELSE coalesce(p_error, error_message) END,
+        -- That it once did not fit its function is no reason any more where it goes on.
+        error_message = CASE WHEN starts_with(error_message, 'NonDeterminismError: ') THEN p_error ELSE coalesce(p_error, error_message) END,
         updated_at = @wfe_now(p_now), waiting_for = p_waiting, takeovers = CASE WHEN p_progress THEN 0 ELSE takeovers END,
         claimed_by = CASE WHEN p_release AND (NOT cancel_requested OR last) THEN NULL ELSE claimed_by END,
         claim_until = CASE WHEN p_release AND (NOT cancel_requested OR last) THEN NULL ELSE claim_until END

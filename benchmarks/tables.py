@@ -30,9 +30,7 @@ _README = (
     ("… with `synchronous=full`", "peers: a_job_from_queue_to_result", "ours, full", "Huey"),
     ("SQLite: claim and complete, 100 pending", "state: claims_beside_jamjet[100]", "ours", "jamjet-state"),
     ("… 100,000 pending", "state: claims_beside_jamjet[100000]", "ours", "jamjet-state"),
-    ("… 8 processes that empty one queue", "processes: draining_beside_jamjet", "ours", "jamjet-state"),
     ("SQLite: append an event", "state: appending_beside_jamjet", "ours", "jamjet-state"),
-    ("SQLite: materialize 10,000 events", "state: materializing_beside_jamjet", "ours", "jamjet-state"),
 )
 
 #: The README's lines about a durable step, beside DBOS.

@@ -196,7 +196,7 @@ class Waiting:
     def await_listening(self, seen: int) -> None:
         """Return when the listener has connected since `seen`, and the thread waits again."""
         wait_until(lambda: self.seen > seen, "the listener has connected")
-        self.thread.wait_until_inside("_await_change")
+        self.thread.wait_until_inside("wait")
         assert not self.thread.done
 
 

@@ -116,7 +116,7 @@ if EXPECTED:
             waiter, writer = open_provider(listen_dsn=postgres_dsn), open_provider()
             thread = Background(lambda: waiter.wait_for_work(100 * PATIENCE))
             wait_until(lambda: waiter._database.changes.count > 0, "the listener has connected")
-            thread.wait_until_inside("_await_change")
+            thread.wait_until_inside("wait")
             writer.create_new_workflow(a_workflow())
             assert thread.result() is True
 

@@ -226,12 +226,21 @@ def test_a_workflow_that_is_registered_late_is_run_at_once(
 ) -> None:
     """The threads wait for work of the workflows that were known when they began to wait."""
     monkeypatch.setattr("wfe_fast.workers.loop._WAIT_SLICE", 5.0)
+    waits: list[bool] = []
+    wait_for_work = store.wait_for_work
+
+    def noted(*args: Any) -> bool:
+        waits.append(True)
+        return wait_for_work(*args)
+
+    monkeypatch.setattr(store, "wait_for_work", noted)
     took = []
     with DurableEngine(store, poll_interval=2 * PATIENCE) as engine:
         engine.register("early", lambda ctx: 1)
         engine.start("early").result(timeout=PATIENCE)
         for number in range(3):
-            time.sleep(0.05)  # so that they wait again
+            wait_until(lambda: waits, "the threads wait again")
+            waits.clear()
             began = time.monotonic()
             engine.register(f"late {number}", lambda ctx: 1)
             assert engine.start(f"late {number}").result(timeout=PATIENCE) == 1
@@ -254,7 +263,7 @@ def test_a_forked_child_holds_what_it_runs_itself(open_store: Callable[..., Chec
             os._exit(status)
         except BaseException:
             os._exit(2)
-    time.sleep(0.2)
+    wait_until(lambda: store.execution_status("x") is not None, "the child has begun")
     engine.recover()  # takes it over as soon as its lease ends
     ended: list[int] = []
 

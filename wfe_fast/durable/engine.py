@@ -24,12 +24,11 @@ from wfe_fast.clock import Duration, after, checked_seconds
 from wfe_fast.codec import decode_json, encode_json
 from wfe_fast.durable.handle import WorkflowHandle
 from wfe_fast.durable.observers import Observers, log
-from wfe_fast.durable.outcomes import Outcome, Waiter, Waiters
+from wfe_fast.durable.outcomes import Outcome, Waiter, Waiters, look
 from wfe_fast.durable.registry import Registry
 from wfe_fast.durable.runner import Run, Runner
 from wfe_fast.durable.source import EngineSource
 from wfe_fast.durable.stuck import Stuck
-from wfe_fast.durable.within import within
 from wfe_fast.errors import (
     DuplicateExecutionError,
     EngineClosedError,
@@ -45,8 +44,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: First and longest pause, in seconds, between two looks at an execution that may end in another process.
 _FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.25
-#: What a look may take, in seconds, however little time there is.
-_SHORTEST_LOOK = 1.0
 
 
 class DurableEngine:
@@ -494,7 +491,7 @@ class DurableEngine:
             if waiter.outcome is not None:
                 return waiter.outcome
             left = None if deadline is None else deadline - time.monotonic()
-            outcome = self._look(id) if left is None else self._look_within(id, left)
+            outcome = look(self._store, id, left)
             if outcome is not None:
                 self._stuck.forget(id)
                 return outcome
@@ -509,23 +506,3 @@ class DurableEngine:
             waiter.told.wait(pause if left is None else min(pause, left))
             waiter.told.clear()
             pause = min(pause * 2, _LONGEST_LOOK)
-
-    def _look_within(self, id: str, seconds: float) -> Outcome | None:
-        """`_look`, but not for longer: a store that is away may let a call wait."""
-        found = within(max(seconds, _SHORTEST_LOOK), "wfe-durable-look", lambda: self._look(id))
-        return found[0] if found else None
-
-    def _look(self, id: str) -> Outcome | None:
-        """The end of an execution that is stored, if there is one, and the store can say so now."""
-        try:
-            status = self._store.execution_status(id)
-            if status is None:
-                raise ExecutionNotFoundError(id)
-            execution = self._store.load_execution(id) if status in _ENDED else None
-        except StoreUnavailableError as error:
-            log.warning("execution %s cannot be looked at: %s", id, error)
-            return None
-        return None if execution is None else Outcome.of(execution)
-
-
-_ENDED = (ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED)

@@ -6,17 +6,25 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from wfe_fast.checkpoints.contract import CheckpointStore
 from wfe_fast.checkpoints.models import FINAL_STATUSES, ExecutionStatus, WorkflowExecution
+from wfe_fast.durable.observers import log
 from wfe_fast.durable.values import error_text
+from wfe_fast.durable.within import within
 from wfe_fast.errors import (
+    ExecutionNotFoundError,
     NonDeterminismError,
     SerializationError,
     StepFailedError,
+    StoreUnavailableError,
     UnserializableWorkflowError,
     WfeError,
     WorkflowCancelledError,
     WorkflowFailedError,
 )
+
+#: What a look may take, in seconds, however little time there is.
+_SHORTEST_LOOK = 1.0
 
 
 def reason_of(error: BaseException) -> str:
@@ -74,6 +82,33 @@ class Outcome:
         if (self.reason or "").startswith(f"{SerializationError.__name__}: "):
             raise UnserializableWorkflowError(self.execution_id, self.reason) from self.cause
         raise WorkflowFailedError(self.execution_id, self.reason) from self.cause
+
+
+def look(store: CheckpointStore, id: str, seconds: float | None) -> Outcome | None:
+    """The end of an execution that is stored, if there is one, and the store can say so now.
+
+    Args:
+        seconds: for how long to look: a store that is away may let a call wait. None = as long as it takes.
+
+    Raises:
+        ExecutionNotFoundError: there is no such execution.
+    """
+    if seconds is None:
+        return _look(store, id)
+    found = within(max(seconds, _SHORTEST_LOOK), "wfe-durable-look", lambda: _look(store, id))
+    return found[0] if found else None
+
+
+def _look(store: CheckpointStore, id: str) -> Outcome | None:
+    try:
+        status = store.execution_status(id)
+        if status is None:
+            raise ExecutionNotFoundError(id)
+        execution = store.load_execution(id) if status in FINAL_STATUSES else None
+    except StoreUnavailableError as error:
+        log.warning("execution %s cannot be looked at: %s", id, error)
+        return None
+    return None if execution is None else Outcome.of(execution)
 
 
 class Waiters:
